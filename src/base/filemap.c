@@ -1,0 +1,179 @@
+/*
+ * Owns: the file system as the library sees it.
+ * Idea: input files are mapped, so a model costs no copy; output files are complete or absent.
+ */
+#include "base/filemap.h"
+
+#include "base/mem.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static pm_status open_regular(const char *path, int *fd, size_t *len, pm_error *err)
+{
+    *len = 0;
+    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (*fd < 0)
+        return pm_fail(err, errno == ENOENT ? PM_ERR_MISSING : PM_ERR_IO, "cannot open %s: %s", path, strerror(errno));
+    struct stat st;
+    pm_status status = PM_OK;
+    if (fstat(*fd, &st) != 0) status = pm_fail(err, PM_ERR_IO, "cannot stat %s: %s", path, strerror(errno));
+    else if (S_ISDIR(st.st_mode)) status = pm_fail(err, PM_ERR_IO, "%s is a folder, not a file", path);
+    else if (!S_ISREG(st.st_mode)) status = pm_fail(err, PM_ERR_IO, "%s is not a regular file", path);
+    else if ((uint64_t)st.st_size > SIZE_MAX / 2) status = pm_fail(err, PM_ERR_LIMIT, "%s is too large to map", path);
+    if (status) {
+        close(*fd);
+        return status;
+    }
+    *len = (size_t)st.st_size;
+    return PM_OK;
+}
+
+pm_status pm_filemap_open(struct pm_filemap *m, const char *path, pm_error *err)
+{
+    *m = (struct pm_filemap){ 0 };
+    int fd;
+    size_t len = 0;
+    pm_status status = open_regular(path, &fd, &len, err);
+    if (status) return status;
+    if (len) {
+        void *p = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) status = pm_fail(err, PM_ERR_IO, "cannot map %s: %s", path, strerror(errno));
+        else *m = (struct pm_filemap){ .data = p, .len = len };
+    }
+    close(fd);
+    return status;
+}
+
+void pm_filemap_close(struct pm_filemap *m)
+{
+    if (!m) return;
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->len);
+    *m = (struct pm_filemap){ 0 };
+}
+
+void pm_filemap_drop(const struct pm_filemap *m, size_t off, size_t len)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (off > m->len || len > m->len - off) return;
+    size_t first = pm_round_up(off, page), last = (off + len) / page * page;
+    if (first < last) madvise((void *)(uintptr_t)(m->data + first), last - first, MADV_DONTNEED);
+}
+
+pm_status pm_file_read(const char *path, size_t max, char **data, size_t *len, pm_error *err)
+{
+    int fd;
+    size_t n = 0;
+    *data = NULL;
+    *len = 0;
+    pm_status status = open_regular(path, &fd, &n, err);
+    if (status) return status;
+    char *p = NULL;
+    if (n > max) {
+        status = pm_fail(err, PM_ERR_LIMIT, "%s has %zu bytes; the limit is %zu", path, n, max);
+        goto done;
+    }
+    p = malloc(n + 1);
+    if (!p) {
+        status = pm_fail(err, PM_ERR_MEMORY, "out of memory: %zu bytes", n);
+        goto done;
+    }
+    size_t got = 0;
+    while (got < n) {
+        ssize_t r = read(fd, p + got, n - got);
+        if (r < 0 && errno == EINTR) continue;
+        if (r < 0) {
+            status = pm_fail(err, PM_ERR_IO, "cannot read %s: %s", path, strerror(errno));
+            goto done;
+        }
+        if (r == 0) break;
+        got += (size_t)r;
+    }
+    p[got] = '\0';
+    *data = p;
+    *len = got;
+    p = NULL;
+done:
+    free(p);
+    close(fd);
+    return status;
+}
+
+pm_status pm_outfile_open(struct pm_outfile *f, const char *path, pm_error *err)
+{
+    *f = (struct pm_outfile){ .fd = -1 };
+    size_t n = strlen(path) + 32;
+    f->path = pm_strndup(path, strlen(path), err);
+    f->tmp = malloc(n);
+    if (!f->path || !f->tmp) {
+        pm_outfile_discard(f);
+        return pm_fail(err, PM_ERR_MEMORY, "out of memory");
+    }
+    snprintf(f->tmp, n, "%s.tmp-%ld", path, (long)getpid());
+    f->fd = open(f->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (f->fd < 0) {
+        pm_status st = pm_fail(err, PM_ERR_IO, "cannot create %s: %s", f->tmp, strerror(errno));
+        free(f->tmp);
+        f->tmp = NULL;
+        pm_outfile_discard(f);
+        return st;
+    }
+    return PM_OK;
+}
+
+pm_status pm_outfile_write_at(struct pm_outfile *f, uint64_t off, const void *data, size_t len, pm_error *err)
+{
+    const uint8_t *p = data;
+    while (len) {
+        ssize_t r = pwrite(f->fd, p, len, (off_t)off);
+        if (r < 0 && errno == EINTR) continue;
+        if (r <= 0) return pm_fail_at(err, PM_ERR_IO, off, "cannot write %s: %s", f->tmp, strerror(r ? errno : ENOSPC));
+        p += r;
+        off += (uint64_t)r;
+        len -= (size_t)r;
+    }
+    return PM_OK;
+}
+
+pm_status pm_outfile_write(struct pm_outfile *f, const void *data, size_t len, pm_error *err)
+{
+    pm_status st = pm_outfile_write_at(f, f->pos, data, len, err);
+    if (!st) f->pos += len;
+    return st;
+}
+
+pm_status pm_outfile_seek(struct pm_outfile *f, uint64_t pos, pm_error *err)
+{
+    if (pos > INT64_MAX) return pm_fail(err, PM_ERR_LIMIT, "file offset too large");
+    f->pos = pos;
+    return PM_OK;
+}
+
+pm_status pm_outfile_commit(struct pm_outfile *f, pm_error *err)
+{
+    if (fsync(f->fd) != 0) return pm_fail(err, PM_ERR_IO, "cannot write %s: %s", f->tmp, strerror(errno));
+    int fd = f->fd;
+    f->fd = -1;
+    if (close(fd) != 0) return pm_fail(err, PM_ERR_IO, "cannot write %s: %s", f->tmp, strerror(errno));
+    if (rename(f->tmp, f->path) != 0)
+        return pm_fail(err, PM_ERR_IO, "cannot rename %s to %s: %s", f->tmp, f->path, strerror(errno));
+    free(f->tmp);
+    f->tmp = NULL;
+    return PM_OK;
+}
+
+void pm_outfile_discard(struct pm_outfile *f)
+{
+    if (!f) return;
+    if (f->fd >= 0) close(f->fd);
+    if (f->tmp) unlink(f->tmp);
+    free(f->tmp);
+    free(f->path);
+    *f = (struct pm_outfile){ .fd = -1 };
+}

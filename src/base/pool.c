@@ -1,0 +1,172 @@
+/*
+ * Owns: the worker threads.
+ *
+ * One job at a time. `epoch` counts jobs; a worker that sees it change takes chunks from `next` until none is left, then
+ * decrements `busy`. The caller publishes a job by increasing `epoch`, works too, and waits until `busy` is 0.
+ * Both waits spin for about 50 microseconds first: between two linears of one token the next job follows within that time.
+ */
+#include "base/pool.h"
+
+#include "base/mem.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define SPINS 4000
+
+struct worker {
+    struct pm_pool *pool;
+    pthread_t thread;
+    int index;
+    int cpu;            /* -1 = not pinned */
+};
+
+struct pm_pool {
+    _Alignas(64) _Atomic uint32_t epoch;
+    _Alignas(64) _Atomic uint32_t busy;     /* workers that have not finished the current job */
+    _Alignas(64) _Atomic size_t next;
+    _Alignas(64) size_t n_chunks;
+    pm_pool_fn fn;
+    void *ctx;
+    bool stop;
+    int n_threads, n_started;
+    struct worker *workers;                 /* [n_threads - 1], owned */
+};
+
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/* Returns when *word != old. */
+static void wait_change(_Atomic uint32_t *word, uint32_t old)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != old) return;
+        relax();
+    }
+    while (atomic_load_explicit(word, memory_order_acquire) == old)
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
+}
+
+static void take_chunks(struct pm_pool *p, int worker)
+{
+    for (;;) {
+        size_t c = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
+        if (c >= p->n_chunks) return;
+        p->fn(p->ctx, c, worker);
+    }
+}
+
+static void *worker_main(void *arg)
+{
+    struct worker *w = arg;
+    struct pm_pool *p = w->pool;
+    if (w->cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET(w->cpu, &set);
+        pthread_setaffinity_np(pthread_self(), sizeof set, &set);
+    }
+    uint32_t seen = 0;
+    for (;;) {
+        wait_change(&p->epoch, seen);
+        seen = atomic_load_explicit(&p->epoch, memory_order_acquire);
+        if (p->stop) return NULL;
+        take_chunks(p, w->index);
+        if (atomic_fetch_sub_explicit(&p->busy, 1, memory_order_acq_rel) == 1)
+            syscall(SYS_futex, &p->busy, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+    }
+}
+
+static void publish(struct pm_pool *p)
+{
+    atomic_store_explicit(&p->busy, (uint32_t)p->n_started, memory_order_relaxed);
+    atomic_fetch_add_explicit(&p->epoch, 1, memory_order_release);
+    syscall(SYS_futex, &p->epoch, FUTEX_WAKE_PRIVATE, PM_MAX_THREADS, NULL, NULL, 0);
+}
+
+void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
+{
+    if (p->n_started == 0 || n_chunks <= 1) {
+        for (size_t c = 0; c < n_chunks; c++) fn(ctx, c, 0);
+        return;
+    }
+    p->fn = fn;
+    p->ctx = ctx;
+    p->n_chunks = n_chunks;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    publish(p);
+    take_chunks(p, 0);
+    uint32_t left;
+    while ((left = atomic_load_explicit(&p->busy, memory_order_acquire)) != 0) wait_change(&p->busy, left);
+}
+
+int pm_cpu_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    return 1;
+}
+
+static int nth_cpu(uint64_t mask, int n)
+{
+    int count = __builtin_popcountll(mask);
+    if (!count) return -1;
+    n %= count;
+    for (int i = 0; i < 64; i++)
+        if (mask >> i & 1 && n-- == 0) return i;
+    return -1;
+}
+
+pm_status pm_pool_create(int n_threads, uint64_t cpu_mask, struct pm_pool **out, pm_error *err)
+{
+    *out = NULL;
+    if (n_threads < 1 || n_threads > PM_MAX_THREADS)
+        return pm_fail(err, PM_ERR_ARGUMENT, "number of threads is %d; it must be from 1 to %d", n_threads, PM_MAX_THREADS);
+    struct pm_pool *p = pm_calloc(1, sizeof *p, err);
+    if (!p) return PM_ERR_MEMORY;
+    p->n_threads = n_threads;
+    p->workers = pm_calloc((size_t)n_threads, sizeof *p->workers, err);
+    if (!p->workers) {
+        pm_pool_free(p);
+        return PM_ERR_MEMORY;
+    }
+    for (int i = 1; i < n_threads; i++) {
+        struct worker *w = &p->workers[i - 1];
+        *w = (struct worker){ .pool = p, .index = i, .cpu = nth_cpu(cpu_mask, i) };
+        if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
+            pm_pool_free(p);
+            return pm_fail(err, PM_ERR_MEMORY, "cannot start thread %d of %d", i + 1, n_threads);
+        }
+        p->n_started++;
+    }
+    *out = p;
+    return PM_OK;
+}
+
+void pm_pool_free(struct pm_pool *p)
+{
+    if (!p) return;
+    if (p->n_started) {
+        p->stop = true;
+        publish(p);
+        for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
+    }
+    free(p->workers);
+    free(p);
+}
+
+int pm_pool_threads(const struct pm_pool *p)
+{
+    return p->n_threads;
+}

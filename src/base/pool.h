@@ -1,0 +1,25 @@
+/*
+ * The thread pool. The caller is worker 0; the others wait in a bounded spin, then in a futex.
+ * Work is a range of chunks handed out by an atomic counter, so big and little cores balance themselves.
+ */
+#ifndef PM_BASE_POOL_H
+#define PM_BASE_POOL_H
+
+#include "base/error.h"
+
+struct pm_pool;
+
+/* n_threads from 1 to PM_MAX_THREADS. cpu_mask: worker i is pinned to the (i modulo count)-th set bit; 0 = not pinned. Pinning that fails is ignored. */
+pm_status pm_pool_create(int n_threads, uint64_t cpu_mask, struct pm_pool **out, pm_error *err);
+void pm_pool_free(struct pm_pool *pool);
+int pm_pool_threads(const struct pm_pool *pool);
+
+/* Calls fn(ctx, chunk, worker) once for every chunk in [0, n_chunks), on any worker, and returns when all are done. Not reentrant; one caller at a time. With one
+   thread or one chunk it runs in the caller without waking anyone. */
+typedef void (*pm_pool_fn)(void *ctx, size_t chunk, int worker);
+void pm_pool_run(struct pm_pool *pool, pm_pool_fn fn, void *ctx, size_t n_chunks);
+
+/* CPUs that this process may run on, at least 1. */
+int pm_cpu_count(void);
+
+#endif

@@ -1,0 +1,186 @@
+/*
+ * The kernels: what each computes, to the bit. The scalar files (*_ref.c) say the same in code and are the definition; every SIMD tier must give equal
+ * results, and tests/kernels compares them for equality.
+ *
+ * A kernel is a pure leaf: no allocation, no threads, no errors, no globals; it works on the range it is given. Sizes were validated at load.
+ * Buffers from pm_calloc are 64-byte aligned; weights in a mapped file too. A kernel never reads or writes outside of the ranges given here.
+ *
+ * Float rules: binary32, round to nearest even, no contraction. fma(a,b,c) is fused everywhere. NaN and infinity inputs give some result without harm, but
+ * not the same one on every tier.
+ *
+ * ---- linears ----
+ *
+ * y[m][n] = sum_k x[m][k] * W[n][k] (+ bias[n]). Weights lie in row panels of 16 output rows; N is padded to 16, K to 64 (kp), both with zeros.
+ *
+ *   w8      [N/16][kp/4][16][4]  int8      row r of panel p, column k: byte ((p*kp/4 + k/4)*16 + r)*4 + k%4
+ *   w4      [N/16][kp/8][16][4]  2 x u4    one byte holds column 8j+i in its low nibble and 8j+4+i in its high nibble (i = 0..3), as value+8
+ *   f16/bf16 [N/16][k][16]                 K is not padded
+ *
+ * Activations of integer linears are packed in tiles of `mr` tokens (pm_kernels.mr; the last tile has mt = the remainder):
+ *
+ *   tile t: [kp/4][mt][4] int8, at byte t*mr*kp;   token m lies in tile m/mr at lane m%mr
+ *
+ * so for one token the row is plain, and a GEMM reads mt consecutive quads. w4 has two such planes: a16 = 256*hi + lo.
+ *
+ * Results, for row n and token m; acc are exact integers:
+ *   w8, group 0:   acc = sum_k w*a;  y = (float)acc * (w_scale[n] * a_scale[m])
+ *   w8, group G:   y = 0; per group g ascending: y = fma((float)acc_g, w_scale[n,g] * a_scale[m,g], y)
+ *   w4, group 0:   y = 0; per unit u of 128 columns: y = fma((float)acc_u, a_scale[m,u], y);  then y = y * w_scale[n]
+ *   w4, group G:   y = 0; per group g of G columns (32, 64, 128): y = fma((float)acc_g, w_scale[n,g] * a_scale[m, g*G/128], y)
+ *   f16, bf16:     y = 0; per k ascending: y = fma(w, x, y)
+ *   then y = y + bias[n] when bias is not NULL.
+ * acc of w4 is sum (u4 - 8) * a16 = 256*sum(u4*hi) + sum(u4*lo) - 8*sum(a16); it fits int32 (128*15*32512 < 2^26).
+ * acc of w8 fits int32 because kp <= PM_MAX_K. The last unit of 128 may have 64 columns.
+ *
+ * Scales: w_scale is [N/16][kp/G][16] when grouped (G > 0), else [N]. a_scale: w8 [m][kp/G] or [m]; w4 [m][n_unit128]. a_sum: the sum of the quantised values
+ * over w8: the row or each group; w4: each group of min(G,128) columns, or each 128 when G is 0. The sums are exact.
+ */
+#ifndef PM_KERNEL_KERNEL_H
+#define PM_KERNEL_KERNEL_H
+
+#include "base/cpu.h"
+
+#include <stddef.h>
+#include <stdint.h>
+
+#define PM_PANEL 16             /* output rows in a panel */
+#define PM_K_ALIGN 64           /* K is padded to this for integer weights */
+#define PM_MAX_K 65536          /* 65536 * 255 * 127 < 2^31 */
+#define PM_ACT_UNIT 128         /* columns that share one scale of a 16-bit activation */
+#define PM_Q8_MAX 127
+#define PM_Q16_MAX 32512        /* 127 * 256: both planes stay in [-128, 127] */
+#define PM_QUANT_TINY 1e-30f    /* rows whose absmax is below this are zero */
+#define PM_KV_PAGE 64           /* tokens in a KV page; also the chunk of the softmax */
+#define PM_MAX_HEAD_DIM 256
+
+struct pm_gemm {
+    const void *w;              /* panels */
+    const float *w_scale;
+    const float *bias;          /* [N padded to 16] or NULL */
+    const int8_t *a;            /* packed activations; w4: the high plane */
+    const int8_t *a_lo;         /* w4: the low plane */
+    const float *a_scale;
+    const int32_t *a_sum;
+    const float *x;             /* f16, bf16: [m][ldx] */
+    size_t ldx;
+    float *y;                   /* [m][ldy], ldy >= N padded to 16, rows 64-byte aligned: whole panels are written */
+    size_t ldy;
+    size_t m;                   /* tokens, >= 1 */
+    size_t k, kp;
+    size_t group;               /* 0 = one scale per row */
+};
+
+/*
+ * Quantises one token's row x[k] into its lane of a tile.
+ *   absmax over the row (w8, group 0), each group (w8, group G), each 128 columns (q16);  the maximum of |x|, 0 when there is none
+ *   absmax < PM_QUANT_TINY: scale 0, values 0.  Else scale = absmax / MAX, inv = MAX / absmax, value = round_to_even(x * inv)
+ * Columns k..kp are written as 0.
+ *   q16: lo = (int8)(value & 255), hi = (value - lo) / 256.
+ */
+struct pm_quant {
+    size_t k, kp, group;        /* group of the weights, as in pm_gemm */
+    size_t stride;              /* bytes from one quad of this token to its next: 4*mt */
+    int8_t *dst;                /* first quad of this token; q16: the high plane */
+    int8_t *dst_lo;             /* q16 */
+    float *scale;               /* [1], [kp/G] or [n_unit128] */
+    int32_t *sum;               /* as a_sum for one token */
+};
+
+/*
+ * hadamard: x[n] in place, in blocks of `block` (a power of two from 2 to 4096 that divides n): stages h = 1, 2, 4, ... < block replace the pair (a, b) at
+ * distance h by (a+b, a-b); then every element is multiplied by the float nearest 1/sqrt(block). It is its own inverse up to rounding.
+ *
+ * rmsnorm: y = (x * r) * w,  r = 1 / sqrt(sum(x*x) / n + eps).  The sum: lane l of 16 takes x[l], x[l+16], ... with lane = fma(x, x, lane) from 0; then the
+ * tree: l += l+8 (l < 8), l += l+4 (l < 4), l += l+2 (l < 2), 0 += 1. y may be x.
+ *
+ * rope: rotates the first n_rot of the d values of each of n_head consecutive heads: pairs (i, i + n_rot/2), with c = cos[i], s = sin[i]:
+ * a' = a*c - b*s, b' = b*c + a*s (products and sums rounded separately).
+ *
+ * swiglu: y = (g / (1 + exp(-g))) * u with pm_expf. y may be gate or up.
+ * add: y += x.
+ */
+
+/*
+ * ---- KV cache ----
+ * A page holds PM_KV_PAGE tokens. The block of one layer and one KV head in it:
+ *   K: [PM_KV_PAGE/16][d_k][16]   16 keys side by side, so that one vector holds one component of 16 keys
+ *   V: [PM_KV_PAGE][d_vp]         d_vp = d_v rounded up to 16; the padding is written as zero
+ * in F32, F16, or int8 with one F32 scale per key and per value (scale = absmax/127, value = round_to_even(x * (127/absmax)), tiny rule as above).
+ */
+enum pm_kv_kind { PM_KV_KIND_F16 = 0, PM_KV_KIND_F32 = 1, PM_KV_KIND_INT8 = 2 };   /* same numbers as pm_kv_type */
+
+struct pm_kv_block {
+    enum pm_kv_kind kind;
+    size_t d_k, d_v;
+    void *k, *v;                /* of this block */
+    float *k_scale, *v_scale;   /* [PM_KV_PAGE]; int8 only */
+};
+
+/* Sizes inside a block, all multiples of 64 bytes. */
+struct pm_kv_layout {
+    size_t v_off, k_scale_off, v_scale_off, block_bytes;
+};
+struct pm_kv_layout pm_kv_layout_of(enum pm_kv_kind kind, size_t d_k, size_t d_v);
+
+/* kv_put: writes the key k[d_k] and the value v[d_v] of one token into slot (0..PM_KV_PAGE-1) of a block. */
+
+/*
+ * attend: causal attention of the heads that share one KV head, for n_tok consecutive tokens of one sequence.
+ * Query row (t, g), t < n_tok, g < n_group, is q + t*ldq + g*d_k, already rotated; it sees keys 0 .. pos0+t. out row is out + t*ldo + g*d_v.
+ *
+ * For one row, with chunks of PM_KV_PAGE keys from position 0:
+ *   s_j = sum_i fma(q_i, K[j][i], s) over i ascending from 0;  int8: then s_j = s_j * k_scale[j];  then s_j = s_j * scale
+ *   M' = max(M, max_j s_j); first chunk: L = 0, O = 0; later: c = exp(M - M'), L = L * c, O = O * c (when M' == M, c is exactly 1: it may be skipped)
+ *   p_j = exp(s_j - M'); the sum of p: lane j%16 adds p_j for j ascending (absent keys add 0, from 0), then the tree of rmsnorm; L = L + sum
+ *   int8: p_j = p_j * v_scale[j];  O_d = fma(p_j, V[j][d], O_d) for j ascending
+ * and at the end out_d = O_d * (1 / L).
+ * exp is pm_expf. It does not depend on n_tok, so a result is the same for every split of a prompt. pm_expf(0) is exactly 1.
+ */
+struct pm_attend {
+    enum pm_kv_kind kind;
+    const float *q;
+    size_t ldq;
+    float *out;
+    size_t ldo;
+    size_t n_tok, n_group, d_k, d_v;
+    size_t pos0;
+    float scale;                /* 1/sqrt(d_k) as a rule */
+    const uint8_t *pool;        /* block of page i: pool + page[i]*page_bytes + block_off */
+    const uint32_t *page;
+    size_t page_bytes, block_off;
+    struct pm_kv_layout layout;
+};
+
+/*
+ * peak_int8 / peak_fma: n rounds of the tier's dot or FMA instruction on registers, as many independent chains as it takes to reach the peak; *ops is what was done, two per
+ * product. peak_read: reads `bytes` (multiple of 4096) as fast as one core can, *sum depends on every byte.
+ */
+
+struct pm_kernels {
+    enum pm_isa isa;            /* the tier asked for */
+    size_t mr;                  /* tokens in an activation tile, 1..16 */
+#define PM_KERNEL(name, args) void(*name) args;
+#include "kernel/list.inc"
+#undef PM_KERNEL
+    enum pm_isa served[16];     /* tier that filled kernel i of list.inc */
+};
+
+/* Tiers in this binary that this CPU can run, as a mask of 1 << pm_isa. */
+uint32_t pm_kernels_available(void);
+/* Fills the table from scalar up to `isa`; isa must be available. */
+void pm_kernels_init(struct pm_kernels *k, enum pm_isa isa);
+/* The highest available tier. */
+enum pm_isa pm_kernels_best(void);
+
+/* Where lane m of a packed activation starts, and its stride, for m_total tokens. */
+static inline size_t pm_tile_offset(size_t m, size_t m_total, size_t mr, size_t kp, size_t *stride)
+{
+    size_t t = m / mr, mt = m_total - t * mr < mr ? m_total - t * mr : mr;
+    *stride = 4 * mt;
+    return t * mr * kp + 4 * (m % mr);
+}
+/* Columns per a_sum entry, and entries per token. */
+static inline size_t pm_sum_unit_w4(size_t group) { return group ? group : PM_ACT_UNIT; }
+static inline size_t pm_units(size_t kp, size_t unit) { return (kp + unit - 1) / unit; }
+
+#endif
