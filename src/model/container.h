@@ -1,6 +1,6 @@
 /*
  * Reading a safetensors container: checkpoints of others and our own .pumice files alike.
- * Layout: u64 length of the JSON header, the header, the data. Every tensor's dtype, shape and byte range are checked; ranges may not overlap or leave
+ * Layout: u64 length of the JSON header, the header, the data. Every tensor's dtype, shape and byte range are checked; ranges may not overlap, leave gaps or leave
  * the file; names are unique; messages name the tensor and the byte offset.
  */
 #ifndef PM_MODEL_CONTAINER_H
