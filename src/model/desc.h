@@ -21,6 +21,9 @@
  *   NAME.scale    F32: [P*16] when group is 0, else [P][kp/group][16]; integer types only
  *   NAME.bias     F32 [P*16], when it has one
  * Padding rows and columns are zero (w4: nibble 8), padding scales 0.
+ *
+ * Every tensor starts at a multiple of 64 bytes in the file. safetensors allows no gaps, so a tensor whose length is not a multiple of 64 is followed by a
+ * U8 tensor named pad.N (N counts from 0), which readers ignore.
  */
 #ifndef PM_MODEL_DESC_H
 #define PM_MODEL_DESC_H
