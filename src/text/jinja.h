@@ -13,7 +13,7 @@
 struct pm_jinja_limits {        /* zero fields mean the defaults */
     size_t max_output;          /* bytes: 16 MiB */
     size_t max_steps;           /* evaluated nodes: 20 million */
-    size_t max_depth;           /* nesting of expressions, blocks, macro calls: 200 */
+    size_t max_depth;           /* nesting of expressions, blocks, macro calls: 400 */
     size_t max_memory;          /* bytes of values: 256 MiB */
 };
 

@@ -1,0 +1,58 @@
+/* Owns: the names of dtypes and what they mean for each linear of a model. */
+#include "convert/dtype.h"
+
+#include "base/buf.h"
+#include "convert/quantize.h"
+
+#include <string.h>
+
+static const struct pm_dtype_choice choices[] = {
+    { "f16", PM_W_F16, 0 },        { "bf16", PM_W_BF16, 0 },      { "w8a8", PM_W_W8, 0 },        { "w8a8_g128", PM_W_W8, 128 }, { "w8a8_g256", PM_W_W8, 256 },
+    { "w8a8_g512", PM_W_W8, 512 }, { "w4a16", PM_W_W4, 0 },       { "w4a16_g32", PM_W_W4, 32 },  { "w4a16_g64", PM_W_W4, 64 },  { "w4a16_g128", PM_W_W4, 128 },
+};
+#define N_CHOICE (sizeof choices / sizeof *choices)
+
+pm_status pm_dtype_parse(const char *name, struct pm_dtype_choice *out, pm_error *err)
+{
+    if (!name) name = "w8a8";
+    struct pm_buf all = { 0 };
+    for (size_t i = 0; i < N_CHOICE; i++) {
+        if (strcmp(choices[i].name, name) == 0) {
+            *out = choices[i];
+            pm_buf_free(&all);
+            return PM_OK;
+        }
+        pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", choices[i].name);
+    }
+    pm_status st = pm_fail(err, PM_ERR_ARGUMENT, "dtype \"%.30s\" is not known; known are %s", name, all.data ? all.data : "");
+    pm_buf_free(&all);
+    return st;
+}
+
+size_t pm_dtype_list(const char **names, size_t max)
+{
+    for (size_t i = 0; i < N_CHOICE && i < max; i++) names[i] = choices[i].name;
+    return N_CHOICE;
+}
+
+static void apply(struct pm_linear_desc *l, enum pm_wtype type, uint32_t group, bool rotate)
+{
+    bool integer = type == PM_W_W8 || type == PM_W_W4;
+    l->type = type;
+    l->group = integer ? pm_fitting_group(type, group, l->k) : 0;
+    l->hadamard = integer && rotate ? pm_rotation_block(l->k) : 0;
+}
+
+void pm_dtype_apply(struct pm_desc *d, const struct pm_dtype_choice *c, bool rotate, bool head_same)
+{
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        struct pm_layer_desc *l = &d->layer[i];
+        apply(&l->qkv, c->type, c->group, rotate);
+        apply(&l->o, c->type, c->group, rotate);
+        apply(&l->gate_up, c->type, c->group, rotate);
+        apply(&l->down, c->type, c->group, rotate);
+    }
+    bool integer = c->type == PM_W_W8 || c->type == PM_W_W4;
+    apply(&d->head, integer && !head_same ? PM_W_W8 : c->type, integer && !head_same ? 0 : c->group, rotate);
+    if (!d->tied) apply(&d->embed, c->type == PM_W_BF16 ? PM_W_BF16 : PM_W_F16, 0, false);
+}

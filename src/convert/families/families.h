@@ -1,0 +1,9 @@
+/* Every family that the converter knows. */
+#ifndef PM_CONVERT_FAMILIES_H
+#define PM_CONVERT_FAMILIES_H
+
+#include "convert/family.h"
+
+extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3;
+
+#endif

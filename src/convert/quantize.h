@@ -1,0 +1,28 @@
+/*
+ * Rows in F32 to packed panels and scales. kernel.h has the layouts.
+ */
+#ifndef PM_CONVERT_QUANTIZE_H
+#define PM_CONVERT_QUANTIZE_H
+
+#include "base/pool.h"
+#include "model/desc.h"
+
+struct pm_quantize {
+    const struct pm_linear_desc *linear;    /* type, k, group, hadamard */
+    const float *importance;                /* [k] weight of each column's squared error in the rotated space, or NULL */
+};
+
+/* Quantises n rows w[n][k] (rotated in place when the linear rotates) into panels: ceil(n/16) panels of weights at `weight`, their scales at `scale` (NULL for
+   float types). Rows of the last panel beyond n are zero. Adds the squared error and the squared weights to *err2 and *sum2 (may be NULL). Deterministic for any pool. */
+void pm_quantize_rows(struct pm_pool *pool, const struct pm_quantize *q, float *w, size_t n, void *weight, float *scale, double *err2, double *sum2);
+
+/* Q4_0 rows of a GGUF into w4 panels with groups of 32, bit for bit: the nibbles and the scales are taken as they are. rows[i] points to row i's blocks, NULL = a
+   padding row; 16 rows. */
+void pm_repack_q4_0(const uint8_t *const rows[16], size_t k, uint8_t *panel, float *scale);
+
+/* Block of the rotation for an input of k columns: the largest power of two that divides k, at most 512; 0 when it is smaller than 16. */
+uint32_t pm_rotation_block(uint32_t k);
+/* The group that fits k: `group`, or a half, a quarter ... of it, down to the smallest that the type has; else 0 (one scale per row). */
+uint32_t pm_fitting_group(enum pm_wtype type, uint32_t group, uint32_t k);
+
+#endif

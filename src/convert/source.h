@@ -1,0 +1,70 @@
+/*
+ * A checkpoint of others, seen in one way: a config (in the spelling of config.json), tensors by their Hugging Face names whose rows can be read as
+ * F32, and the texts that make the tokenizer and the template. Behind it: a folder of safetensors, or a GGUF file.
+ */
+#ifndef PM_CONVERT_SOURCE_H
+#define PM_CONVERT_SOURCE_H
+
+#include "model/container.h"
+#include "text/tokenizer.h"
+
+/* Row types: what a row's bytes are. Numbers above PM_DTYPE_COUNT are GGUF's block types. */
+enum pm_row_type { PM_ROW_F32, PM_ROW_F16, PM_ROW_BF16, PM_ROW_Q4_0, PM_ROW_Q4_1, PM_ROW_Q5_0, PM_ROW_Q5_1, PM_ROW_Q8_0, PM_ROW_Q2_K, PM_ROW_Q3_K, PM_ROW_Q4_K,
+                   PM_ROW_Q5_K, PM_ROW_Q6_K, PM_ROW_TYPE_COUNT };
+struct pm_row_format { const char *name; uint32_t block, bytes; };  /* values and bytes of a block */
+const struct pm_row_format *pm_row_format(enum pm_row_type t);
+/* n values (a multiple of the block) from packed bytes, as ggml's own dequantisation gives them. */
+void pm_row_decode(enum pm_row_type t, const uint8_t *src, size_t n, float *dst);
+
+struct pm_source_tensor {
+    char *name;                 /* owned; Hugging Face spelling */
+    enum pm_row_type type;
+    size_t rows, cols;          /* a vector has one row */
+    const uint8_t *data;        /* in a mapping */
+    size_t row_bytes;
+    const struct pm_filemap *map;   /* that mapping */
+    uint32_t unpermute_heads;   /* GGUF llama: rows of each head lie interleaved; 0 = not */
+    bool used;                  /* set when a family asks for it */
+};
+
+#define PM_MAX_SHARDS 1024
+struct pm_source {
+    const char *format;         /* "safetensors" or "GGUF v3" */
+    json_t *config;             /* owned */
+    json_t *generation;         /* generation_config.json or NULL, owned */
+    struct pm_source_tensor *tensor;    /* [n], owned */
+    size_t n, cap;
+    struct pm_container *shard; /* [n_shard], owned */
+    size_t n_shard;
+    struct pm_filemap gguf;
+    struct pm_tokenizer_source text;
+    struct pm_gguf_vocab vocab; /* text.gguf points here for GGUF */
+    char *file_data[16];        /* owned texts that `text` points to */
+    size_t n_file;
+    char *chat_template;        /* owned, or NULL */
+    size_t chat_template_len;
+    char *name;                 /* owned: the model's name */
+    int32_t bos, *eos;          /* GGUF's own ids; eos has n_eos */
+    size_t n_eos;
+};
+
+/* path: a folder or a .gguf file. vocab_only: tensors are not looked for. */
+pm_status pm_source_open(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
+void pm_source_close(struct pm_source *s);
+
+/* NULL when there is none. Marks it used. */
+struct pm_source_tensor *pm_source_find(struct pm_source *s, const char *name);
+/* Rows row0 .. row0+n-1 as F32 into out[n][cols]. A value that is not finite is PM_ERR_VALUE and named. */
+pm_status pm_source_rows(const struct pm_source_tensor *t, size_t row0, size_t n, float *out, pm_error *err);
+/* Where the bytes of a row lie. */
+const uint8_t *pm_source_row_bytes(const struct pm_source_tensor *t, size_t row);
+/* Says that rows will not be read again. */
+void pm_source_drop(const struct pm_source_tensor *t, size_t row0, size_t n);
+
+/* The two kinds (source.c chooses). */
+pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
+pm_status pm_source_open_gguf(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
+/* Appends a tensor; takes over nothing. */
+pm_status pm_source_add(struct pm_source *s, const struct pm_source_tensor *t, const char *name, pm_error *err);
+
+#endif

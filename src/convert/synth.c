@@ -1,0 +1,198 @@
+/*
+ * Owns: models with random weights in the true shapes of known ones, for measuring speed and memory where no checkpoint is at hand.
+ * Weights are random bytes in panel order, scaled so that activations stay near 1 from layer to layer; the file differs from a converted one in nothing that
+ * the runtime could notice.
+ */
+#include "base/detmath.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "convert/dtype.h"
+#include "convert/writer.h"
+#include "kernel/kernel.h"
+#include "text/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct shape {
+    const char *name;
+    uint32_t n_embd, n_layer, n_head, n_kv, d_head, n_ff, n_vocab, n_ctx;
+    bool tied, qkv_bias, qk_norm;
+    double theta;
+    float eps;
+};
+
+/* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
+static const struct shape shapes[] = {
+    { "tiny", 96, 3, 6, 2, 24, 176, 515, 512, true, true, true, 1e4, 1e-6f },
+    { "smollm2-135m", 576, 30, 9, 3, 64, 1536, 49152, 8192, true, false, false, 1e5, 1e-5f },
+    { "smollm2-360m", 960, 32, 15, 5, 64, 2560, 49152, 8192, true, false, false, 1e5, 1e-5f },
+    { "smollm2-1.7b", 2048, 24, 32, 32, 64, 8192, 49152, 8192, true, false, false, 1.3e5, 1e-5f },
+    { "qwen2-0.5b", 896, 24, 14, 2, 64, 4864, 151936, 32768, true, true, false, 1e6, 1e-6f },
+    { "qwen2.5-1.5b", 1536, 28, 12, 2, 128, 8960, 151936, 32768, true, true, false, 1e6, 1e-6f },
+    { "qwen3-0.6b", 1024, 28, 16, 8, 128, 3072, 151936, 40960, true, false, true, 1e6, 1e-6f },
+    { "tinyllama-1.1b", 2048, 22, 32, 4, 64, 5632, 32000, 2048, false, false, false, 1e4, 1e-5f },
+    { "llama-3.2-1b", 2048, 16, 32, 8, 64, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
+    { "llama-3.2-3b", 3072, 28, 24, 8, 128, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
+    { "llama-3-8b", 4096, 32, 32, 8, 128, 14336, 128256, 8192, false, false, false, 5e5, 1e-5f },
+};
+#define N_SHAPE (sizeof shapes / sizeof *shapes)
+#define BLOCK (4u << 20)
+
+size_t pm_synth_list(const char **names, size_t max)
+{
+    for (size_t i = 0; i < N_SHAPE && i < max; i++) names[i] = shapes[i].name;
+    return N_SHAPE;
+}
+
+struct synth {
+    struct pm_writer writer;
+    uint64_t rng;
+    uint8_t *block;     /* [BLOCK] */
+};
+
+static float uniform(uint64_t *rng)
+{
+    return (float)(2 * pm_rng_unit(rng) - 1);
+}
+
+/* Values around `center`, +- spread. */
+static pm_status put_vector(struct synth *s, const char *name, size_t n, size_t padded, float center, float spread, pm_error *err)
+{
+    float *v = pm_calloc(padded, sizeof *v, err);
+    if (!v) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) v[i] = center + spread * uniform(&s->rng);
+    pm_status st = pm_writer_put(&s->writer, name, v, padded * sizeof *v, err);
+    free(v);
+    return st;
+}
+
+static void fill(struct synth *s, enum pm_wtype type, size_t bytes, float spread)
+{
+    if (type == PM_W_W8 || type == PM_W_W4) {
+        for (size_t i = 0; i < bytes; i += 8) {
+            uint64_t r = pm_rng_next(&s->rng);
+            memcpy(s->block + i, &r, 8);
+        }
+        for (size_t i = 0; i < bytes && type == PM_W_W8; i++)
+            if (s->block[i] == 0x80) s->block[i] = 0;
+        return;
+    }
+    uint16_t *h = (uint16_t *)s->block;
+    for (size_t i = 0; i < bytes / 2; i++) {
+        float x = spread * uniform(&s->rng);
+        h[i] = type == PM_W_F16 ? pm_f32_to_f16(x) : pm_f32_to_bf16(x);
+    }
+}
+
+static pm_status put_linear(struct synth *s, const char *prefix, const struct pm_linear_desc *l, pm_error *err)
+{
+    char name[96];
+    size_t bytes = pm_linear_weight_bytes(l), n_scale = pm_linear_scale_count(l), panels = pm_linear_panels(l);
+    float spread = (float)(1.7 / sqrt((double)l->k));     /* uniform +-1.7/sqrt(k) has variance 1/k */
+    pm_status st = PM_OK;
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    for (size_t at = 0; at < bytes && !st;) {
+        size_t n = pm_min_size(BLOCK, bytes - at);
+        fill(s, l->type, pm_round_up(n, 8), spread);
+        st = pm_writer_put(&s->writer, name, s->block, n, err);
+        at += n;
+    }
+    float unit = spread / (l->type == PM_W_W4 ? 8.0f : 127.0f);
+    snprintf(name, sizeof name, "%s.scale", prefix);
+    if (!st && n_scale) st = put_vector(s, name, n_scale, n_scale, unit, unit * 0.2f, err);
+    snprintf(name, sizeof name, "%s.bias", prefix);
+    return !st && l->bias ? put_vector(s, name, l->n, panels * PM_PANEL, 0, 0.5f, err) : st;
+}
+
+static pm_status put_layer(struct synth *s, uint32_t i, const struct pm_desc *d, pm_error *err)
+{
+    const struct pm_layer_desc *l = &d->layer[i];
+    char name[96];
+    pm_status st;
+#define NAME(t) (snprintf(name, sizeof name, "layers.%u." t, i), name)
+    if ((st = put_vector(s, NAME("attn.norm"), d->n_embd, d->n_embd, 1, 0.3f, err)) || (st = put_linear(s, NAME("attn.qkv"), &l->qkv, err)) ||
+        (l->qk_norm && (st = put_vector(s, NAME("attn.q_norm"), l->d_head, l->d_head, 1, 0.3f, err))) ||
+        (l->qk_norm && (st = put_vector(s, NAME("attn.k_norm"), l->d_head, l->d_head, 1, 0.3f, err))) || (st = put_linear(s, NAME("attn.o"), &l->o, err)) ||
+        (st = put_vector(s, NAME("ffn.norm"), d->n_embd, d->n_embd, 1, 0.3f, err)) || (st = put_linear(s, NAME("ffn.gate_up"), &l->gate_up, err)) ||
+        (st = put_linear(s, NAME("ffn.down"), &l->down, err)))
+        return st;
+#undef NAME
+    return PM_OK;
+}
+
+static pm_status describe(const struct shape *sh, const pm_synth_params *p, const struct pm_dtype_choice *dtype, struct pm_desc *d, pm_error *err)
+{
+    uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
+    *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .n_rot = sh->d_head, .norm_eps = sh->eps,
+                           .has_weights = true, .tied = sh->tied, .bos_id = -1, .n_eos = 1 };
+    d->eos_id[0] = (int32_t)sh->n_vocab - 1;
+    d->name = pm_strndup(sh->name, strlen(sh->name), err);
+    d->family = pm_strndup("synth", 5, err);
+    d->dtype = pm_strndup(dtype->name, strlen(dtype->name), err);
+    d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
+    if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
+    for (uint32_t i = 0; i < d->n_layer; i++)
+        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .rope = true,
+                                              .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q },
+                                              .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff } };
+    d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
+    pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
+    return PM_OK;
+}
+
+static pm_status put_all(struct synth *s, const struct shape *sh, const struct pm_desc *d, const struct pm_buf *tokenizer, pm_error *err)
+{
+    float inv_freq[PM_MAX_HEAD_DIM / 2];
+    for (uint32_t i = 0; i < d->n_rot / 2; i++) inv_freq[i] = (float)(1.0 / pm_pow(sh->theta, 2.0 * i / (double)d->n_rot));
+    pm_status st;
+    if ((st = pm_writer_put(&s->writer, "tokenizer", tokenizer->data, tokenizer->len, err)) ||
+        (st = pm_writer_put(&s->writer, "rope.inv_freq", inv_freq, d->n_rot / 2 * sizeof(float), err)) || (!d->tied && (st = put_linear(s, "embed", &d->embed, err))))
+        return st;
+    for (uint32_t i = 0; i < d->n_layer; i++)
+        if ((st = put_layer(s, i, d, err))) return st;
+    if ((st = put_vector(s, "norm", d->n_embd, d->n_embd, 1, 0.3f, err))) return st;
+    return put_linear(s, "head", &d->head, err);
+}
+
+pm_status pm_synth(const pm_synth_params *p, pm_error *err)
+{
+    struct synth s = { .writer.file.fd = -1, .rng = p ? p->seed : 0 };
+    struct pm_desc d = { 0 };
+    struct pm_buf tokenizer = { 0 };
+    struct pm_dtype_choice dtype;
+    const struct shape *sh = NULL;
+    if (!p || !p->model || !p->output) return pm_fail(err, PM_ERR_ARGUMENT, "synth needs a model's name and an output");
+    for (size_t i = 0; i < N_SHAPE; i++)
+        if (strcmp(shapes[i].name, p->model) == 0) sh = &shapes[i];
+    if (!sh) {
+        struct pm_buf all = { 0 };
+        for (size_t i = 0; i < N_SHAPE; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", shapes[i].name);
+        pm_status bad = pm_fail(err, PM_ERR_ARGUMENT, "model \"%.40s\" is not known; known are %s", p->model, all.data ? all.data : "");
+        pm_buf_free(&all);
+        return bad;
+    }
+    json_t *provenance = json_pack("{s:s, s:s, s:I}", "tool", pm_version(), "source", "synth", "seed", (json_int_t)p->seed);
+    pm_status st = pm_dtype_parse(p->dtype, &dtype, err);
+    if (!st) st = pm_tokenizer_build_synthetic(sh->n_vocab, &tokenizer, err);
+    if (!st) st = describe(sh, p, &dtype, &d, err);
+    s.block = st ? NULL : pm_calloc(1, BLOCK, err);
+    if (!st && !s.block) st = PM_ERR_MEMORY;
+    if (st) goto done;
+    s.writer.provenance = provenance;
+    s.writer.on_progress = p->on_progress;
+    s.writer.user = p->user;
+    static const char chat[] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    s.writer.chat_template = chat;
+    s.writer.chat_template_len = sizeof chat - 1;
+    if ((st = pm_writer_plan(&s.writer, &d, tokenizer.len, err)) || (st = pm_writer_begin(&s.writer, p->output, err)) || (st = put_all(&s, sh, &d, &tokenizer, err))) goto done;
+    st = pm_writer_finish(&s.writer, err);
+done:
+    pm_writer_free(&s.writer);
+    pm_desc_free(&d);
+    pm_buf_free(&tokenizer);
+    json_decref(provenance);
+    free(s.block);
+    return st;
+}

@@ -1,0 +1,39 @@
+/*
+ * The decoder: tokens in, the residual stream and logits out. Prefill and decode are the same code.
+ *
+ *   x = embed[id]
+ *   per layer:   x += o( attention( rope(q), rope(k), v ) )      q|k|v = qkv( norm(x) )
+ *                x += down( silu(gate) * up )                    gate|up = gate_up( norm(x) )
+ *   logits = head( norm(x) )
+ *
+ * Every token's arithmetic is its own: what else is in the batch, how a prompt was cut, and how many threads work does not change a bit.
+ */
+#ifndef PM_MODEL_DECODER_H
+#define PM_MODEL_DECODER_H
+
+#include "model/exec.h"
+#include "model/kv.h"
+
+/* Consecutive tokens of one sequence: positions pos0 .. pos0+n-1. The KV cache must hold positions 0 .. pos0-1. */
+struct pm_run {
+    struct pm_kv *kv;       /* borrowed, written */
+    size_t pos0, n;
+    const int32_t *ids;     /* [n] borrowed, each below n_vocab */
+};
+
+/* Runs all layers. Afterwards e->x holds one row per token, in the order of the runs. pm_exec_reserve() for the sum of n must have succeeded.
+   PM_ABORTED when *e->abort became true between two layers: the caches then hold unfinished positions beyond what they held before. */
+pm_status pm_decoder_forward(struct pm_exec *e, const struct pm_model *m, const struct pm_run *runs, size_t n_runs);
+
+/* Only layer `layer_index` on the m_tok rows of e->x, with weights of the caller's making; e->cos and e->sin must be set by pm_decoder_positions. */
+void pm_decoder_layer(struct pm_exec *e, const struct pm_desc *d, const struct pm_layer *l, uint32_t layer_index, const struct pm_run *runs, size_t n_runs,
+                      size_t m_tok);
+/* e->x = rows of the embedding table; e->cos, e->sin = rotation of each token's position. */
+void pm_decoder_embed(struct pm_exec *e, const struct pm_linear *embed, const struct pm_run *runs, size_t n_runs);
+void pm_decoder_positions(struct pm_exec *e, const float *inv_freq, size_t n_rot, const struct pm_run *runs, size_t n_runs);
+
+/* Final norm and head for n rows (n <= the tokens reserved): rows[i] is an index into e->x. hidden: [n][ld_embd] or NULL gets the normed rows;
+   logits: [n][ldl], ldl >= n_vocab padded to 16. */
+void pm_decoder_head(struct pm_exec *e, const struct pm_model *m, const uint32_t *rows, size_t n, float *hidden, float *logits, size_t ldl);
+
+#endif

@@ -1,0 +1,67 @@
+/*
+ * What a forward pass runs on: kernels, threads and scratch memory. One per engine; one call at a time.
+ */
+#ifndef PM_MODEL_EXEC_H
+#define PM_MODEL_EXEC_H
+
+#include "base/mem.h"
+#include "base/pool.h"
+#include "kernel/kernel.h"
+#include "model/model.h"
+
+#include <stdatomic.h>
+
+/* Sees the input of every linear before rotation and quantisation: x is [m][ldx], of which k columns count. For calibration. */
+enum pm_which { PM_QKV, PM_O, PM_GATE_UP, PM_DOWN, PM_HEAD };
+typedef void (*pm_observe_fn)(void *ctx, uint32_t layer, enum pm_which which, const float *x, size_t m, size_t k, size_t ldx);
+
+struct pm_exec {
+    struct pm_kernels kern;
+    struct pm_pool *pool;           /* owned */
+    const _Atomic bool *abort;      /* borrowed, may be NULL: looked at between layers */
+    pm_observe_fn observe;          /* NULL as a rule */
+    void *observe_ctx;
+
+    /* Scratch for up to m_cap tokens, grown by pm_exec_reserve. M tokens, all rows padded to 16 floats. */
+    struct pm_arena arena;
+    size_t m_cap, scratch_need;
+    float *x;                       /* [M][ld_embd]   residual stream */
+    float *h;                       /* [M][ld_embd]   normed input */
+    float *y;                       /* [M][ld_embd]   output of o and down */
+    float *qkv;                     /* [M][ld_qkv] */
+    float *att;                     /* [M][ld_att]    concatenated heads */
+    float *gate_up;                 /* [M][ld_ff] */
+    float *cos, *sin;               /* [M][n_rot/2 padded] */
+    int8_t *a, *a_lo;               /* packed activations, M*kp_max bytes each */
+    float *a_scale;                 /* [M][scales_max] */
+    int32_t *a_sum;                 /* [M][scales_max] */
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, kp_max, scales_max;
+};
+
+pm_status pm_exec_init(struct pm_exec *e, enum pm_isa isa, int n_threads, uint64_t cpu_mask, pm_error *err);
+void pm_exec_free(struct pm_exec *e);
+
+/* Makes room for m tokens of a model with this description. Allocates only when it must grow, or when another shape comes. */
+pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, pm_error *err);
+/* Bytes of scratch for m tokens. */
+size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m);
+
+/* What is done to a row before it is multiplied. All work happens in the row's own memory or in `out`. */
+enum pm_prep { PM_PREP_NONE, PM_PREP_NORM, PM_PREP_SWIGLU };
+struct pm_input {
+    enum pm_prep prep;
+    float *x;               /* [m][ldx]. NONE: the row itself; SWIGLU: gate and up side by side, the result replaces gate; NORM: only read */
+    size_t ldx;
+    float *out;             /* NORM: [m][ldx] gets the normed row */
+    const float *norm;      /* NORM: [k] */
+    float eps;
+};
+/* y[m][ldy] = W in + bias for m prepared rows. Rows of the prepared input are overwritten when the linear rotates. ldy >= n padded to 16. `layer`, `which`:
+   for the observer. */
+void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struct pm_input *in, size_t m, float *y, size_t ldy, uint32_t layer,
+                       enum pm_which which);
+
+/* Row `id` of an embedding table into out[k]. */
+void pm_linear_row(const struct pm_exec *e, const struct pm_linear *l, size_t id, float *out);
+
+#endif

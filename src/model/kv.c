@@ -1,0 +1,77 @@
+/*
+ * Owns: the memory of the KV cache.
+ * Idea: address space for the whole context is reserved at creation, so growing allocates nothing; the system gives memory page by page as it is touched.
+ * The page table makes it possible to share pages between sequences without touching the kernels.
+ */
+#include "model/kv.h"
+
+#include "base/mem.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+size_t pm_kv_page_bytes(const struct pm_desc *d, enum pm_kv_kind kind)
+{
+    size_t sum = 0;
+    for (uint32_t i = 0; i < d->n_layer; i++) sum += d->layer[i].n_kv * pm_kv_layout_of(kind, d->layer[i].d_head, d->layer[i].d_head).block_bytes;
+    return sum;
+}
+
+pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, pm_error *err)
+{
+    memset(kv, 0, sizeof *kv);
+    kv->kind = kind;
+    kv->n_ctx = n_ctx;
+    kv->n_page = (n_ctx + PM_KV_PAGE - 1) / PM_KV_PAGE;
+    kv->page_bytes = pm_kv_page_bytes(d, kind);
+    kv->layer = pm_calloc(d->n_layer, sizeof *kv->layer, err);
+    kv->page = pm_calloc(kv->n_page, sizeof *kv->page, err);
+    size_t bytes, off = 0;
+    if (!kv->layer || !kv->page) goto fail;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        const struct pm_layer_desc *l = &d->layer[i];
+        kv->layer[i] = (struct pm_kv_layer){ .layout = pm_kv_layout_of(kind, l->d_head, l->d_head), .off = off, .d_head = l->d_head, .n_kv = l->n_kv };
+        off += l->n_kv * kv->layer[i].layout.block_bytes;
+    }
+    for (size_t i = 0; i < kv->n_page; i++) kv->page[i] = (uint32_t)i;
+    if (!pm_size_mul(kv->n_page, kv->page_bytes, &bytes)) {
+        pm_fail(err, PM_ERR_LIMIT, "a context of %zu tokens does not fit into memory addresses", n_ctx);
+        goto fail;
+    }
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED) {
+        pm_fail(err, PM_ERR_MEMORY, "cannot reserve %zu bytes for a context of %zu tokens", bytes, n_ctx);
+        goto fail;
+    }
+    kv->base = p;
+    return PM_OK;
+fail:
+    pm_kv_free(kv);
+    return err && err->code ? err->code : PM_ERR_MEMORY;
+}
+
+void pm_kv_free(struct pm_kv *kv)
+{
+    if (!kv) return;
+    if (kv->base) munmap(kv->base, kv->n_page * kv->page_bytes);
+    free(kv->page);
+    free(kv->layer);
+    memset(kv, 0, sizeof *kv);
+}
+
+void pm_kv_trim(struct pm_kv *kv, size_t n)
+{
+    size_t first = (n + PM_KV_PAGE - 1) / PM_KV_PAGE;
+    if (first >= kv->n_page || !kv->base) return;
+    size_t off = pm_round_up(first * kv->page_bytes, 4096), end = kv->n_page * kv->page_bytes;
+    if (off < end) madvise(kv->base + off, end - off, MADV_DONTNEED);
+}
+
+struct pm_kv_block pm_kv_block_at(const struct pm_kv *kv, size_t layer, size_t head, size_t pos)
+{
+    const struct pm_kv_layer *l = &kv->layer[layer];
+    uint8_t *b = kv->base + kv->page[pos / PM_KV_PAGE] * kv->page_bytes + l->off + head * l->layout.block_bytes;
+    return (struct pm_kv_block){ .kind = kv->kind, .d_k = l->d_head, .d_v = l->d_head, .k = b, .v = b + l->layout.v_off,
+                                 .k_scale = (float *)(b + l->layout.k_scale_off), .v_scale = (float *)(b + l->layout.v_scale_off) };
+}

@@ -1,0 +1,33 @@
+/*
+ * The KV cache of one sequence: pages of PM_KV_PAGE tokens that hold all layers and heads, in reserved address space that costs memory only when a
+ * page is first written. kernel.h has the layout inside a page's blocks.
+ */
+#ifndef PM_MODEL_KV_H
+#define PM_MODEL_KV_H
+
+#include "kernel/kernel.h"
+#include "model/desc.h"
+
+struct pm_kv {
+    enum pm_kv_kind kind;
+    uint8_t *base;                  /* mapping of n_page * page_bytes, owned */
+    size_t page_bytes, n_page;
+    uint32_t *page;                 /* [n_page] page table, owned */
+    struct pm_kv_layer {
+        struct pm_kv_layout layout;
+        size_t off;                 /* of head 0 in a page; head h: + h * layout.block_bytes */
+        size_t d_head, n_kv;
+    } *layer;                       /* [n_layer], owned */
+    size_t n_ctx;                   /* tokens that fit */
+};
+
+pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, pm_error *err);
+void pm_kv_free(struct pm_kv *kv);
+/* Gives the memory of pages beyond n tokens back to the system. */
+void pm_kv_trim(struct pm_kv *kv, size_t n);
+/* The block of one layer and KV head that holds position pos. */
+struct pm_kv_block pm_kv_block_at(const struct pm_kv *kv, size_t layer, size_t head, size_t pos);
+/* Bytes of a page. */
+size_t pm_kv_page_bytes(const struct pm_desc *d, enum pm_kv_kind kind);
+
+#endif

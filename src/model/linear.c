@@ -1,0 +1,243 @@
+/*
+ * Owns: the linears of a forward pass and the scratch memory they need. This is the one place that chooses the device of a matrix product.
+ *
+ *   row -> norm or swiglu -> rotate -> quantise and pack      one job over tokens
+ *   packed rows x panels -> y                                 one job over panels
+ *
+ * A weight panel is read once from memory for all tokens; threads share output rows, never a sum, so results do not depend on their number.
+ */
+#include "model/exec.h"
+
+#include "base/half.h"
+
+#include <string.h>
+
+/* ---- scratch ---- */
+
+struct sizes {
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, kp_max, scales_max;
+};
+
+static void see(struct sizes *s, const struct pm_linear_desc *l)
+{
+    size_t kp = pm_round_up(l->k, PM_K_ALIGN), unit = l->type == PM_W_W4 ? pm_sum_unit_w4(l->group) : l->group ? l->group : kp;
+    s->kp_max = pm_max_size(s->kp_max, kp);
+    s->scales_max = pm_max_size(s->scales_max, pm_units(kp, pm_min_size(unit, l->type == PM_W_W4 ? PM_ACT_UNIT : unit)));
+}
+
+static struct sizes sizes_of(const struct pm_desc *d)
+{
+    struct sizes s = { .ld_embd = pm_round_up(d->n_embd, 16), .ld_rot = pm_round_up(pm_max_size(d->n_rot / 2, 1), 16), .scales_max = 1 };
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        const struct pm_layer_desc *l = &d->layer[i];
+        s.ld_qkv = pm_max_size(s.ld_qkv, pm_round_up(l->qkv.n, 16));
+        s.ld_att = pm_max_size(s.ld_att, pm_round_up(l->o.k, 16));
+        s.ld_ff = pm_max_size(s.ld_ff, pm_round_up(l->gate_up.n, 16));
+        see(&s, &l->qkv);
+        see(&s, &l->o);
+        see(&s, &l->gate_up);
+        see(&s, &l->down);
+    }
+    see(&s, &d->head);
+    return s;
+}
+
+static size_t bytes_for(const struct sizes *s, size_t m)
+{
+    size_t floats = 3 * s->ld_embd + s->ld_qkv + s->ld_att + s->ld_ff + 2 * s->ld_rot + 2 * s->scales_max;
+    return m * (floats * sizeof(float) + 2 * s->kp_max) + 16 * 64;
+}
+
+size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m)
+{
+    if (!d->has_weights) return 0;
+    struct sizes s = sizes_of(d);
+    return bytes_for(&s, m);
+}
+
+pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, pm_error *err)
+{
+    struct sizes s = sizes_of(d);
+    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_rot, e->kp_max, e->scales_max };
+    if (m <= e->m_cap && memcmp(&s, &have, sizeof s) == 0) return PM_OK;
+    size_t bytes;
+    if (!pm_size_mul(m, bytes_for(&s, 1), &bytes)) return pm_fail(err, PM_ERR_LIMIT, "scratch for %zu tokens does not fit into memory addresses", m);
+    pm_arena_free(&e->arena);
+    e->m_cap = 0;
+    pm_status st = pm_arena_init(&e->arena, bytes_for(&s, m), err);
+    if (st) return st;
+    struct pm_arena *a = &e->arena;
+    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_rot = s.ld_rot, e->kp_max = s.kp_max, e->scales_max = s.scales_max;
+    e->x = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
+    e->h = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
+    e->y = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
+    e->qkv = pm_arena_alloc(a, m * s.ld_qkv, sizeof(float));
+    e->att = pm_arena_alloc(a, m * s.ld_att, sizeof(float));
+    e->gate_up = pm_arena_alloc(a, m * s.ld_ff, sizeof(float));
+    e->cos = pm_arena_alloc(a, m * s.ld_rot, sizeof(float));
+    e->sin = pm_arena_alloc(a, m * s.ld_rot, sizeof(float));
+    e->a = pm_arena_alloc(a, m, s.kp_max);
+    e->a_lo = pm_arena_alloc(a, m, s.kp_max);
+    e->a_scale = pm_arena_alloc(a, m * s.scales_max, sizeof(float));
+    e->a_sum = pm_arena_alloc(a, m * s.scales_max, sizeof(int32_t));
+    e->m_cap = m;
+    return PM_OK;
+}
+
+pm_status pm_exec_init(struct pm_exec *e, enum pm_isa isa, int n_threads, uint64_t cpu_mask, pm_error *err)
+{
+    memset(e, 0, sizeof *e);
+    pm_kernels_init(&e->kern, isa);
+    return pm_pool_create(n_threads, cpu_mask, &e->pool, err);
+}
+
+void pm_exec_free(struct pm_exec *e)
+{
+    if (!e) return;
+    pm_pool_free(e->pool);
+    pm_arena_free(&e->arena);
+    memset(e, 0, sizeof *e);
+}
+
+/* ---- a linear ---- */
+
+struct job {
+    struct pm_exec *e;
+    const struct pm_linear *l;
+    const struct pm_input *in;
+    size_t m, per_chunk, n_panel;
+    size_t n_scale, n_sum;      /* per token */
+    struct pm_gemm gemm;
+};
+
+static float *prepare_row(const struct job *j, size_t t)
+{
+    const struct pm_kernels *k = &j->e->kern;
+    const struct pm_input *in = j->in;
+    size_t n = j->l->desc.k;
+    float *x = in->x + t * in->ldx;
+    if (in->prep == PM_PREP_NORM) {
+        float *out = in->out + t * in->ldx;
+        k->rmsnorm(out, x, in->norm, n, in->eps);
+        return out;
+    }
+    if (in->prep == PM_PREP_SWIGLU) k->swiglu(x, x, x + n, n);
+    return x;
+}
+
+static void rotate_and_pack(const struct job *j, size_t t, float *x)
+{
+    const struct pm_linear_desc *d = &j->l->desc;
+    const struct pm_kernels *k = &j->e->kern;
+    if (d->hadamard) k->hadamard(x, d->k, d->hadamard);
+    if (d->type != PM_W_W8 && d->type != PM_W_W4) return;
+    size_t stride, off = pm_tile_offset(t, j->m, k->mr, j->gemm.kp, &stride);
+    struct pm_quant q = { .k = d->k, .kp = j->gemm.kp, .group = d->group, .stride = stride, .dst = j->e->a + off, .dst_lo = j->e->a_lo + off,
+                          .scale = j->e->a_scale + t * j->n_scale, .sum = j->e->a_sum + t * j->n_sum };
+    if (d->type == PM_W_W8) k->quant_q8(&q, x);
+    else k->quant_q16(&q, x);
+}
+
+static void prepare_chunk(void *ctx, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct job *j = ctx;
+    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, prepare_row(j, t));
+}
+
+static void prepare_only(void *ctx, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct job *j = ctx;
+    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) prepare_row(j, t);
+}
+
+static void pack_only(void *ctx, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct job *j = ctx;
+    float *rows = j->in->prep == PM_PREP_NORM ? j->in->out : j->in->x;
+    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, rows + t * j->in->ldx);
+}
+
+static void multiply_chunk(void *ctx, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct job *j = ctx;
+    const struct pm_kernels *k = &j->e->kern;
+    size_t p0 = chunk * j->per_chunk, p1 = pm_min_size(j->n_panel, p0 + j->per_chunk);
+    switch (j->l->desc.type) {
+    case PM_W_W8: k->gemm_w8(&j->gemm, p0, p1); break;
+    case PM_W_W4: k->gemm_w4(&j->gemm, p0, p1); break;
+    case PM_W_F16: k->gemm_f16(&j->gemm, p0, p1); break;
+    default: k->gemm_bf16(&j->gemm, p0, p1); break;
+    }
+}
+
+/* Chunks per thread: enough that a slow core does not hold up the others at the end. */
+#define CHUNKS_PER_THREAD 8
+
+static void run_chunks(struct job *j, pm_pool_fn fn, size_t n, size_t align)
+{
+    size_t threads = (size_t)pm_pool_threads(j->e->pool);
+    j->per_chunk = pm_round_up(pm_max_size(1, n / (threads * CHUNKS_PER_THREAD)), align);
+    if (threads == 1) j->per_chunk = n;
+    pm_pool_run(j->e->pool, fn, j, (n + j->per_chunk - 1) / j->per_chunk);
+}
+
+void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struct pm_input *in, size_t m, float *y, size_t ldy, uint32_t layer,
+                       enum pm_which which)
+{
+    const struct pm_linear_desc *d = &l->desc;
+    struct job j = { .e = e, .l = l, .in = in, .m = m, .n_panel = pm_linear_panels(d) };
+    size_t kp = pm_linear_kp(d);
+    if (d->type == PM_W_W8) j.n_scale = j.n_sum = d->group ? kp / d->group : 1;
+    if (d->type == PM_W_W4) {
+        j.n_scale = pm_units(kp, PM_ACT_UNIT);
+        j.n_sum = pm_units(kp, pm_sum_unit_w4(d->group));
+    }
+    float *rows = in->prep == PM_PREP_NORM ? in->out : in->x;
+    j.gemm = (struct pm_gemm){ .w = l->w, .w_scale = l->scale, .bias = l->bias, .a = e->a, .a_lo = e->a_lo, .a_scale = e->a_scale, .a_sum = e->a_sum, .x = rows,
+                               .ldx = in->ldx, .y = y, .ldy = ldy, .m = m, .k = d->k, .kp = kp, .group = d->group };
+    if (e->observe) {
+        run_chunks(&j, prepare_only, m, 1);
+        e->observe(e->observe_ctx, layer, which, rows, m, d->k, in->ldx);
+        run_chunks(&j, pack_only, m, 1);
+    } else {
+        run_chunks(&j, prepare_chunk, m, 1);
+    }
+    run_chunks(&j, multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
+}
+
+/* ---- the embedding table ---- */
+
+void pm_linear_row(const struct pm_exec *e, const struct pm_linear *l, size_t id, float *out)
+{
+    const struct pm_linear_desc *d = &l->desc;
+    size_t p = id / PM_PANEL, r = id % PM_PANEL, kp = pm_linear_kp(d);
+    switch (d->type) {
+    case PM_W_W8: {
+        const int8_t *w = (const int8_t *)l->w + (p * (kp / 4) * 16 + r) * 4;
+        size_t n_group = d->group ? kp / d->group : 1, len = d->group ? d->group : kp;
+        for (size_t k = 0; k < d->k; k++) out[k] = (float)w[k / 4 * 64 + k % 4] * l->scale[(p * n_group + k / len) * 16 + r];
+        break;
+    }
+    case PM_W_W4: {
+        const uint8_t *w = (const uint8_t *)l->w + (p * (kp / 8) * 16 + r) * 4;
+        size_t n_group = d->group ? kp / d->group : 1, len = d->group ? d->group : kp;
+        for (size_t k = 0; k < d->k; k++) {
+            uint8_t b = w[k / 8 * 64 + k % 4];
+            out[k] = (float)((k % 8 < 4 ? b & 15 : b >> 4) - 8) * l->scale[(p * n_group + k / len) * 16 + r];
+        }
+        break;
+    }
+    case PM_W_F16:
+    case PM_W_BF16:
+    default: {
+        const uint16_t *w = (const uint16_t *)l->w + p * d->k * 16 + r;
+        for (size_t k = 0; k < d->k; k++) out[k] = d->type == PM_W_F16 ? pm_f16_to_f32(w[k * 16]) : pm_bf16_to_f32(w[k * 16]);
+        break;
+    }
+    }
+    if (d->hadamard) e->kern.hadamard(out, d->k, d->hadamard);
+}

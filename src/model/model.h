@@ -1,0 +1,48 @@
+/*
+ * An opened .pumice file: every tensor checked once and bound to a field. Immutable after opening, shareable by threads.
+ * Opening reads only the header: weights stay in the mapping until a kernel touches them.
+ */
+#ifndef PM_MODEL_MODEL_H
+#define PM_MODEL_MODEL_H
+
+#include "model/container.h"
+#include "model/desc.h"
+#include "text/tokenizer.h"
+
+struct pm_linear {
+    struct pm_linear_desc desc;
+    const void *w;          /* panels, in the mapping */
+    const float *scale;     /* NULL for float types */
+    const float *bias;      /* [N padded to 16] or NULL */
+};
+
+struct pm_layer {
+    struct pm_layer_desc desc;
+    const float *attn_norm, *ffn_norm;      /* [n_embd] */
+    const float *q_norm, *k_norm;           /* [d_head] or NULL */
+    struct pm_linear qkv, o, gate_up, down;
+};
+
+struct pm_model {
+    struct pm_container file;
+    struct pm_desc desc;
+    struct pm_tokenizer *tokenizer;         /* owned */
+    const char *chat_template;              /* borrowed from the header, or NULL */
+    size_t chat_template_len;
+    const float *inv_freq;                  /* [n_rot/2] */
+    const float *norm;                      /* [n_embd] */
+    struct pm_layer *layer;                 /* [n_layer], owned */
+    struct pm_linear head;
+    struct pm_linear embed;                 /* equal to head when tied */
+};
+
+/* Opens without the public wrapper's allocation; on failure *m is empty. */
+pm_status pm_model_load(struct pm_model *m, const char *path, pm_error *err);
+void pm_model_unload(struct pm_model *m);
+
+/* Bytes of all weights that one decode step reads, and multiply-accumulates of the body and of the head for one token. */
+uint64_t pm_model_decode_bytes(const struct pm_model *m);
+uint64_t pm_model_body_macs(const struct pm_desc *d);
+uint64_t pm_model_params(const struct pm_desc *d);
+
+#endif
