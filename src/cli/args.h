@@ -1,0 +1,52 @@
+/*
+ * Options of a command: a table, from which parsing, type and range checks, and the help text are made.
+ * "--name value" and "--name=value" are the same; flags take no value; what is not an option is positional; "--" ends the options.
+ */
+#ifndef PUMICE_CLI_ARGS_H
+#define PUMICE_CLI_ARGS_H
+
+#include "pumice.h"
+
+enum arg_type { ARG_FLAG, ARG_INT, ARG_REAL, ARG_TEXT, ARG_LIST };
+
+#define ARG_LIST_MAX 64
+struct arg_list { const char *v[ARG_LIST_MAX]; size_t n; };
+
+struct arg {
+    const char *name;           /* "--threads", or "-n" */
+    enum arg_type type;
+    void *out;                  /* bool, int64_t, double, const char *, struct arg_list */
+    double min, max;            /* INT, REAL; both 0 = no check */
+    const char *meta, *help;
+};
+
+struct command {
+    const char *name, *summary, *usage, *help;      /* help: what it does and examples */
+    int (*run)(int argc, char **argv);
+};
+
+#define ARGS_MAX_POSITIONAL 256
+struct positional { const char *v[ARGS_MAX_POSITIONAL]; size_t n; };
+
+/* Exit codes, as in pumice(1). */
+enum { EXIT_OK = 0, EXIT_RUN = 1, EXIT_USAGE = 2, EXIT_INPUT = 3, EXIT_SPACE = 4, EXIT_INTERRUPT = 130 };
+
+/* -1: go on; otherwise the exit code (help was printed, or the usage is wrong and was explained on stderr). */
+int args_parse(const struct command *c, const struct arg *table, int argc, char **argv, struct positional *pos);
+int args_usage(const struct command *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* Options that several commands have; a command's table names the ones it takes. */
+struct run_options {
+    int64_t threads, ctx, chunk;
+    const char *isa, *kv;
+};
+#define ARG_THREADS(o) { "--threads", ARG_INT, &(o).threads, 1, PM_MAX_THREADS, "N", "threads; default: the CPUs this process may use" }
+#define ARG_ISA(o) { "--isa", ARG_TEXT, &(o).isa, 0, 0, "NAME", "kernel tier: scalar, avx2, avxvnni, avx512vnni, neon, dotprod; default: the best here" }
+#define ARG_CTX(o) { "--ctx", ARG_INT, &(o).ctx, 1, 1 << 24, "N", "tokens of context; default: the smaller of 4096 and the model's own" }
+#define ARG_CHUNK(o) { "--chunk", ARG_INT, &(o).chunk, 1, 65536, "N", "prefill in chunks of N tokens (512); results do not depend on it" }
+#define ARG_KV(o) { "--kv", ARG_TEXT, &(o).kv, 0, 0, "TYPE", "KV cache: f16 (default), f32 or int8" }
+#define ARG_END { NULL, ARG_FLAG, NULL, 0, 0, NULL, NULL }
+
+extern const struct command cmd_run, cmd_chat, cmd_tokenize, cmd_template, cmd_logits, cmd_eval, cmd_bench, cmd_synth, cmd_inspect, cmd_convert;
+
+#endif

@@ -1,0 +1,201 @@
+/*
+ * Owns: `pumice bench`: time to first token, tokens per second and memory, in the form of RKLLM's benchmark page, with the limits of the machine measured in the same run.
+ * Each model is measured in a process of its own, so that its peak memory is its own.
+ */
+#include "common.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+struct row {
+    char model[64], dtype[24];
+    double ttft, prefill, decode, memory, prefill_pct, decode_pct;
+    int threads;
+};
+
+static int by_value(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, size_t n)
+{
+    qsort(v, n, sizeof *v, by_value);
+    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+}
+
+/* Prompt ids that are the same in every run and never special. */
+static void make_prompt(int32_t *ids, size_t n, uint32_t n_vocab)
+{
+    uint64_t x = 1;
+    for (size_t i = 0; i < n; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        ids[i] = (int32_t)((x >> 33) % (n_vocab > 1000 ? n_vocab - 600 : n_vocab));
+    }
+}
+
+static int32_t likeliest(const float *l, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (l[i] > l[best]) best = i;
+    return (int32_t)best;
+}
+
+struct plan { int64_t n_prompt, n_new, repeats; struct run_options r; };
+
+static int measure(const char *path, const struct plan *p, struct row *out)
+{
+    struct opened o = { 0 };
+    pm_error err = { 0 };
+    struct run_options r = p->r;
+    int32_t *ids = calloc((size_t)p->n_prompt, sizeof *ids);
+    double *ttft = calloc((size_t)p->repeats, sizeof *ttft), *decode = calloc((size_t)p->repeats, sizeof *decode);
+    int rc = EXIT_SPACE;
+    pm_status st = PM_OK;
+    if (!ids || !ttft || !decode || (rc = open_model(&o, path)) >= 0) goto done;
+    if (!r.ctx) r.ctx = p->n_prompt + p->n_new;
+    if ((rc = open_session(&o, &r)) >= 0) goto done;
+    make_prompt(ids, (size_t)p->n_prompt, o.info.n_vocab);
+    for (int64_t i = -1; i < p->repeats && !st; i++) {      /* the first round is a warm-up and does not count */
+        st = pm_session_truncate(o.session, 0, &err);
+        double start = now_seconds();
+        if (!st) st = pm_session_feed(o.session, ids, (size_t)p->n_prompt, &err);
+        if (st) break;
+        int32_t id = likeliest(pm_session_logits(o.session), o.info.n_vocab);
+        double first = now_seconds();
+        for (int64_t k = 1; k < p->n_new && !st; k++) {
+            st = pm_session_feed(o.session, &id, 1, &err);
+            if (!st) id = likeliest(pm_session_logits(o.session), o.info.n_vocab);
+        }
+        if (i < 0) continue;
+        ttft[i] = first - start;
+        decode[i] = p->n_new > 1 ? (double)(p->n_new - 1) / (now_seconds() - first) : 0;
+    }
+    rc = st ? report(&err) : EXIT_OK;
+    if (!st) {
+        snprintf(out->model, sizeof out->model, "%s", o.info.name);
+        snprintf(out->dtype, sizeof out->dtype, "%s", o.info.dtype);
+        out->threads = pm_engine_threads(o.engine);
+        out->ttft = median(ttft, (size_t)p->repeats);
+        out->decode = median(decode, (size_t)p->repeats);
+        out->prefill = (double)p->n_prompt / out->ttft;
+        out->memory = peak_memory();
+        /* as units of work; divided by the limits in the parent */
+        out->prefill_pct = 2.0 * ((double)o.info.prefill_macs * (double)p->n_prompt + (double)o.info.head_macs) * (o.info.planes ? o.info.planes : -1) / out->ttft;
+        out->decode_pct = (double)o.info.decode_bytes * out->decode;
+    }
+done:
+    free(ids);
+    free(ttft);
+    free(decode);
+    close_all(&o);
+    return rc;
+}
+
+static int limits(const struct plan *p, pm_limits *out)
+{
+    struct opened o = { 0 };
+    pm_error err = { 0 };
+    int rc = open_engine(&o, &p->r);
+    if (rc < 0) rc = pm_engine_measure(o.engine, 1.0, out, &err) ? report(&err) : EXIT_OK;
+    close_all(&o);
+    return rc;
+}
+
+/* Runs one measurement in a child and gets its result through a pipe. path NULL: the limits. */
+static int in_child(const char *path, const struct plan *p, void *out, size_t size)
+{
+    int fd[2], status = 0;
+    if (pipe(fd) != 0) return EXIT_RUN;
+    fflush(stdout);
+    pid_t pid = fork();
+    if (pid == 0) {
+        close(fd[0]);
+        int rc = path ? measure(path, p, out) : limits(p, out);
+        if (rc == EXIT_OK && write(fd[1], out, size) != (ssize_t)size) rc = EXIT_RUN;
+        fflush(stdout);
+        _exit(rc);
+    }
+    close(fd[1]);
+    ssize_t got = pid > 0 ? read(fd[0], out, size) : -1;
+    close(fd[0]);
+    if (pid < 0 || waitpid(pid, &status, 0) < 0) return EXIT_RUN;
+    if (!WIFEXITED(status)) {
+        fprintf(stderr, "pumice: the measurement of %s died\n", path ? path : "the machine");
+        return EXIT_RUN;
+    }
+    return WEXITSTATUS(status) == EXIT_OK && got != (ssize_t)size ? EXIT_RUN : WEXITSTATUS(status);
+}
+
+static void print_row(const struct row *r, const struct plan *p, const pm_limits *l, int form, bool first)
+{
+    if (form == 'j') {
+        printf("%s\n {\"model\": ", first ? "" : ",");
+        put_json(r->model, strlen(r->model));
+        printf(", \"dtype\": \"%s\", \"threads\": %d, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, \"peak_memory_mib\": %.2f, "
+               "\"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f}",
+               r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, l->int8_tops, l->read_gb_s, r->prefill_pct,
+               r->decode_pct);
+        return;
+    }
+    const char *format = form == 'm' ? "| %s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.0f | %.0f |\n" : "%-18s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.0f %%%8.0f %%\n";
+    printf(format, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct, r->decode_pct);
+}
+
+static void print_head(const struct plan *p, const pm_limits *l, int form, int threads)
+{
+    if (form == 'j') {
+        putchar('[');
+        return;
+    }
+    printf("%d threads; int8 dot peak %.3f TOPS, FMA peak %.0f GFLOPS, memory read %.1f GB/s, measured in this run; median of %lld\n", threads, l->int8_tops, l->f32_gflops, l->read_gb_s,
+           (long long)p->repeats);
+    if (form == 'm')
+        puts("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tok/s | memory (MiB) | prefill % of peak | decode % of read |\n|---|---|---|---|---|---|---|---|---|---|");
+    else printf("%-18s %-11s %6s %6s %10s %9s %10s %8s %9s %9s\n", "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+}
+
+static int bench(int argc, char **argv)
+{
+    struct positional pos = { 0 };
+    struct plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5 };
+    bool json = false, markdown = false;
+    const struct arg table[] = {
+        { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (128)" }, { "-n", ARG_INT, &p.n_new, 1, 1 << 22, "N", "new tokens (64)" },
+        { "-r", ARG_INT, &p.repeats, 1, 1000, "N", "repeats, of which the median is printed (5)" }, { "--json", ARG_FLAG, &json, 0, 0, NULL, "print a JSON array" },
+        { "--markdown", ARG_FLAG, &markdown, 0, 0, NULL, "print a table for a page" }, ARG_THREADS(p.r), ARG_ISA(p.r), ARG_CHUNK(p.r), ARG_KV(p.r), ARG_CTX(p.r), ARG_END,
+    };
+    int rc = args_parse(&cmd_bench, table, argc, argv, &pos);
+    if (rc >= 0) return rc;
+    if (pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file");
+    pm_limits l = { 0 };
+    if ((rc = in_child(NULL, &p, &l, sizeof l)) != EXIT_OK) return rc;
+    int form = json ? 'j' : markdown ? 'm' : 't';
+    bool first = true;
+    for (size_t i = 0; i < pos.n && rc == EXIT_OK; i++) {
+        struct row r = { 0 };
+        if ((rc = in_child(pos.v[i], &p, &r, sizeof r)) != EXIT_OK) break;
+        r.prefill_pct = r.prefill_pct < 0 ? -100 * r.prefill_pct / (l.f32_gflops * 1e9) : 100 * r.prefill_pct / (l.int8_tops * 1e12);
+        r.decode_pct = 100 * r.decode_pct / (l.read_gb_s * 1e9);
+        if (first) print_head(&p, &l, form, r.threads);
+        print_row(&r, &p, &l, form, first);
+        fflush(stdout);
+        first = false;
+    }
+    if (json && !first) puts("\n]");
+    return rc;
+}
+
+const struct command cmd_bench = {
+    "bench", "TTFT, tokens per second, memory, and how near the limit that is", "bench FILE... [-p 128] [-n 64] [-r 5] [--json|--markdown] [options]",
+    "Prints the table of RKLLM's benchmark page. The memory bandwidth and the int8 dot peak of the same threads are measured in the same run; \"prefill\" is the share of\n"
+    "the int8 peak (f16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" the share of the bandwidth that reading the\n"
+    "weights took. TTFT is prefill plus the first token.\n\n"
+    "  pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice",
+    bench
+};

@@ -1,0 +1,109 @@
+/* Owns: `pumice convert` and `pumice synth`. */
+#include "common.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static int finish(pm_status st, const pm_error *err, const char *output, double start)
+{
+    progress_end();
+    if (st) return report(err);
+    fprintf(stderr, "%s written in %.1f s\n", output, now_seconds() - start);
+    return EXIT_OK;
+}
+
+static int parse_rotate(const struct command *c, const char *text, pm_rotate *out)
+{
+    static const char *const names[] = { "auto", "on", "off" };
+    for (int i = 0; i < 3; i++)
+        if (!text || strcmp(text, names[i]) == 0) {
+            *out = text ? (pm_rotate)i : PM_ROTATE_AUTO;
+            return -1;
+        }
+    return args_usage(c, "--rotate must be auto, on or off, not \"%s\"", text);
+}
+
+static int parse_head(const struct command *c, const char *text, bool *same)
+{
+    *same = text && strcmp(text, "same") == 0;
+    return !text || *same || strcmp(text, "w8") == 0 ? -1 : args_usage(c, "--head must be w8 or same, not \"%s\"", text);
+}
+
+static int convert(int argc, char **argv)
+{
+    pm_convert_params p = { .on_progress = progress_bar };
+    struct positional pos = { 0 };
+    const char *rotate = NULL, *head = NULL;
+    int64_t threads = 0;
+    const struct arg table[] = {
+        { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
+        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128/g256/g512, w4a16, w4a16_g32/g64/g128" },
+        { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "auto (default), on, off: rotate inputs of integer linears to spread outliers" },
+        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the head in 8 bit beside a 4-bit body; same: as the body" },
+        { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "text whose activations weight the quantization errors" },
+        { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "tokenizer and template only; needs no weights" },
+        { "--name", ARG_TEXT, &p.name, 0, 0, "NAME", "the model's name in the file" },
+        { "--threads", ARG_INT, &threads, 1, PM_MAX_THREADS, "N", "threads" },
+        ARG_END,
+    };
+    int rc = args_parse(&cmd_convert, table, argc, argv, &pos);
+    if (rc >= 0) return rc;
+    if (pos.n != 1) return args_usage(&cmd_convert, "give one checkpoint folder or GGUF file");
+    if (!p.output) return args_usage(&cmd_convert, "-o FILE is missing");
+    if ((rc = parse_rotate(&cmd_convert, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_convert, head, &p.head_same)) >= 0) return rc;
+    p.source = pos.v[0];
+    p.n_threads = (int)threads;
+    pm_error err = { 0 };
+    double start = now_seconds();
+    catch_interrupt(NULL);
+    return finish(pm_convert(&p, &err), &err, p.output, start);
+}
+
+static int synth(int argc, char **argv)
+{
+    pm_synth_params p = { .on_progress = progress_bar };
+    struct positional pos = { 0 };
+    const char *rotate = NULL, *head = NULL;
+    int64_t seed = 0;
+    const struct arg table[] = {
+        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "as for convert" },
+        { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
+        { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "auto (default: on for integer dtypes), on, off" },
+        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default) or same" },
+        { "--seed", ARG_INT, &seed, 0, 0, "N", "of the random weights (0)" },
+        ARG_END,
+    };
+    int rc = args_parse(&cmd_synth, table, argc, argv, &pos);
+    if (rc >= 0) return rc;
+    if (pos.n != 1) {
+        const char *names[64];
+        size_t n = pm_synth_list(names, 64);
+        fputs("known models:", stderr);
+        for (size_t i = 0; i < n && i < 64; i++) fprintf(stderr, " %s", names[i]);
+        fputc('\n', stderr);
+        return args_usage(&cmd_synth, "give one model's name");
+    }
+    if (!p.output) return args_usage(&cmd_synth, "-o FILE is missing");
+    if ((rc = parse_rotate(&cmd_synth, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_synth, head, &p.head_same)) >= 0) return rc;
+    p.model = pos.v[0];
+    p.seed = (uint64_t)seed;
+    pm_error err = { 0 };
+    double start = now_seconds();
+    catch_interrupt(NULL);
+    return finish(pm_synth(&p, &err), &err, p.output, start);
+}
+
+const struct command cmd_convert = {
+    "convert", "make a .pumice file of a checkpoint folder or a GGUF file", "convert SOURCE -o FILE [options]",
+    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files) or a GGUF file. The result is one file with weights,\n"
+    "tokenizer and chat template, in the order in which the kernels read it. It appears under its name only when it is complete.\n\n"
+    "  pumice convert ./Qwen2-0.5B-Instruct -o qwen2.pumice\n"
+    "  pumice convert model.Q4_0.gguf --dtype w4a16_g32 -o model.pumice     # takes the four bits over without loss",
+    convert
+};
+const struct command cmd_synth = {
+    "synth", "make a model with random weights in a known shape, to measure speed", "synth NAME --dtype TYPE -o FILE [options]",
+    "Random weights in the true shape of a known model. It says nothing sensible, but it is as fast and as large as the real one.\n\n"
+    "  pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice",
+    synth
+};

@@ -1,0 +1,92 @@
+/* Owns: `pumice inspect`. */
+#include "common.h"
+
+#include <jansson.h>
+#include <stdio.h>
+#include <string.h>
+
+static double mib(const json_t *j, const char *key)
+{
+    return (double)json_integer_value(json_object_get(j, key)) / 1048576;
+}
+
+static void print_linear(const char *name, const json_t *l)
+{
+    printf("    %-10s %s [%lld x %lld]", name, json_string_value(json_object_get(l, "type")), (long long)json_integer_value(json_object_get(l, "n")),
+           (long long)json_integer_value(json_object_get(l, "k")));
+    if (json_integer_value(json_object_get(l, "group"))) printf(" group %lld", (long long)json_integer_value(json_object_get(l, "group")));
+    if (json_integer_value(json_object_get(l, "hadamard"))) printf(" rotated by %lld", (long long)json_integer_value(json_object_get(l, "hadamard")));
+    puts(json_is_true(json_object_get(l, "bias")) ? " + bias" : "");
+}
+
+static void print_text(const char *path, const json_t *j)
+{
+    const json_t *m = json_object_get(j, "model"), *layers = json_object_get(m, "layers"), *first = json_array_get(layers, 0), *v;
+    const json_t *attn = json_object_get(first, "attn"), *ffn = json_object_get(first, "ffn"), *tok = json_object_get(j, "tokenizer");
+    printf("%s: %s, %s, %.1f MiB, %.1f M parameters\n", path, json_string_value(json_object_get(m, "name")), json_string_value(json_object_get(m, "dtype")), mib(j, "file_bytes"),
+           (double)json_integer_value(json_object_get(j, "parameters")) * 1e-6);
+    printf("tokenizer: %s, %lld ids; chat template: %s; end of turn:", json_string_value(json_object_get(tok, "kind")), (long long)json_integer_value(json_object_get(tok, "n_vocab")),
+           json_is_true(json_object_get(j, "chat_template")) ? "yes" : "none");
+    size_t i;
+    json_array_foreach(json_object_get(m, "eos_id"), i, v) printf(" %lld", (long long)json_integer_value(v));
+    putchar('\n');
+    if (first) {
+        printf("%zu layers of width %lld, context %lld; the first one:\n", json_array_size(layers), (long long)json_integer_value(json_object_get(m, "n_embd")),
+               (long long)json_integer_value(json_object_get(m, "n_ctx_max")));
+        printf("  attention: %lld heads, %lld KV heads of %lld%s\n", (long long)json_integer_value(json_object_get(attn, "n_head")),
+               (long long)json_integer_value(json_object_get(attn, "n_kv")), (long long)json_integer_value(json_object_get(attn, "d_head")),
+               json_is_true(json_object_get(attn, "qk_norm")) ? ", q and k normed" : "");
+        print_linear("qkv", json_object_get(attn, "qkv"));
+        print_linear("o", json_object_get(attn, "o"));
+        printf("  ffn: swiglu of %lld\n", (long long)json_integer_value(json_object_get(ffn, "n_ff")));
+        print_linear("gate_up", json_object_get(ffn, "gate_up"));
+        print_linear("down", json_object_get(ffn, "down"));
+        printf("  head%s:\n", json_is_true(json_object_get(m, "tied")) ? " (also the embedding table)" : "");
+        print_linear("head", json_object_get(m, "head"));
+        puts("memory, MiB:  context  KV type  weights      KV  scratch");
+        json_array_foreach(json_object_get(j, "memory"), i, v)
+            printf("              %7lld  %7s  %7.1f %7.1f  %7.1f\n", (long long)json_integer_value(json_object_get(v, "context")), json_string_value(json_object_get(v, "kv_type")),
+                   mib(v, "weights"), mib(v, "kv"), mib(v, "scratch"));
+    }
+    const char *op;
+    printf("kernels:");
+    json_object_foreach(json_object_get(j, "kernels"), op, v) printf(" %s=%s", op, json_string_value(v));
+    putchar('\n');
+    if (json_is_true(json_object_get(j, "verified"))) puts("all hashes match");
+}
+
+static int inspect(int argc, char **argv)
+{
+    struct positional pos = { 0 };
+    struct run_options r = { 0 };
+    bool verify = false, json = false;
+    const struct arg table[] = {
+        { "--verify", ARG_FLAG, &verify, 0, 0, NULL, "recompute the hash of every tensor" },
+        { "--json", ARG_FLAG, &json, 0, 0, NULL, "everything, as JSON" },
+        ARG_ISA(r), ARG_END,
+    };
+    int rc = args_parse(&cmd_inspect, table, argc, argv, &pos);
+    if (rc >= 0) return rc;
+    if (pos.n != 1) return args_usage(&cmd_inspect, "give one .pumice file");
+    struct opened o = { 0 };
+    pm_error err = { 0 };
+    char *text = NULL;
+    r.threads = 1;
+    if ((rc = open_engine(&o, &r)) >= 0) return rc;
+    if (pm_inspect(pos.v[0], verify, o.engine, &text, &err)) rc = report(&err);
+    else if (json) rc = puts(text) < 0 ? EXIT_RUN : EXIT_OK;
+    else {
+        json_t *j = json_loads(text, 0, NULL);
+        print_text(pos.v[0], j);
+        json_decref(j);
+        rc = EXIT_OK;
+    }
+    pm_free(text);
+    close_all(&o);
+    return rc;
+}
+
+const struct command cmd_inspect = {
+    "inspect", "what is in a .pumice file, and what it will need", "inspect FILE [--verify] [--json]",
+    "Blocks, shapes, dtypes, memory for several contexts, tokenizer, and which kernel tier serves each operation on this machine.", inspect
+};
