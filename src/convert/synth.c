@@ -25,7 +25,7 @@ struct shape {
 
 /* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
 static const struct shape shapes[] = {
-    { "tiny", 96, 3, 6, 2, 24, 176, 515, 512, true, true, true, 1e4, 1e-6f },
+    { "tiny", 96, 3, 6, 2, 24, 384, 515, 512, true, true, true, 1e4, 1e-6f },
     { "smollm2-135m", 576, 30, 9, 3, 64, 1536, 49152, 8192, true, false, false, 1e5, 1e-5f },
     { "smollm2-360m", 960, 32, 15, 5, 64, 2560, 49152, 8192, true, false, false, 1e5, 1e-5f },
     { "smollm2-1.7b", 2048, 24, 32, 32, 64, 8192, 49152, 8192, true, false, false, 1.3e5, 1e-5f },

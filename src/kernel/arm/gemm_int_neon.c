@@ -1,0 +1,20 @@
+/* NEON without dot products (Cortex-A53, A72): the integer linears. A vector is four registers of thirty-two: 4 tokens x 1 panel beside the widened products. */
+#include "kernel/ref.h"
+#include "kernel/tiers.h"
+#include "kernel/arm/v16_neon.h"
+
+#define PM_FN(name) name##_neon
+#define V16_PEAK_CHAINS 4
+#define V16_MR 4
+#define V16_NP(mt) ((mt) == 1 ? 2 : 1)
+#define V16_ACC 4
+#define V16_AHEAD 2048      /* bytes that decode prefetches ahead */
+#include "kernel/body/gemm_int.inc"
+
+void pm_fill_gemm_int_neon(struct pm_kernels *k)
+{
+    k->mr = V16_MR;
+    k->gemm_w8 = gemm_w8_neon;
+    k->gemm_w4 = gemm_w4_neon;
+    k->peak_int8 = peak_int8_neon;
+}

@@ -1,0 +1,32 @@
+/* NEON: everything but the integer linears. A vector of 16 lanes is four registers of thirty-two. */
+#include "base/detmath.h"
+#include "kernel/ref.h"
+#include "kernel/tiers.h"
+#include "kernel/arm/v16_neon.h"
+
+#define PM_FN(name) name##_neon
+#define V16_PEAK_CHAINS 6
+#define V16_ACC 8
+#define V16_FMT 3
+#define V16_FNP(mt) ((mt) == 1 ? 4 : 2)
+#define V16_ROWS 4
+#include "kernel/body/ops.inc"
+#include "kernel/body/gemm_float.inc"
+#include "kernel/body/attend.inc"
+
+void pm_fill_ops_neon(struct pm_kernels *k)
+{
+    k->gemm_f16 = gemm_f16_neon;
+    k->gemm_bf16 = gemm_bf16_neon;
+    k->quant_q8 = quant_q8_neon;
+    k->quant_q16 = quant_q16_neon;
+    k->hadamard = hadamard_neon;
+    k->rmsnorm = rmsnorm_neon;
+    k->rope = rope_neon;
+    k->swiglu = swiglu_neon;
+    k->add = add_neon;
+    k->kv_put = kv_put_neon;
+    k->attend = attend_neon;
+    k->peak_fma = peak_fma_neon;
+    k->peak_read = peak_read_neon;
+}

@@ -1,0 +1,32 @@
+/* AVX-512: everything but the integer linears. The bodies are shared by all tiers; here are this tier's tile sizes (32 registers of 16 lanes). */
+#include "base/detmath.h"
+#include "kernel/ref.h"
+#include "kernel/tiers.h"
+#include "kernel/x86/v16_avx512.h"
+
+#define PM_FN(name) name##_avx512
+#define V16_PEAK_CHAINS 12
+#define V16_ACC 24
+#define V16_FMT 6
+#define V16_FNP(mt) ((mt) == 1 ? 8 : (mt) <= 3 ? 6 : 4)
+#define V16_ROWS 8
+#include "kernel/body/ops.inc"
+#include "kernel/body/gemm_float.inc"
+#include "kernel/body/attend.inc"
+
+void pm_fill_ops_avx512(struct pm_kernels *k)
+{
+    k->gemm_f16 = gemm_f16_avx512;
+    k->gemm_bf16 = gemm_bf16_avx512;
+    k->quant_q8 = quant_q8_avx512;
+    k->quant_q16 = quant_q16_avx512;
+    k->hadamard = hadamard_avx512;
+    k->rmsnorm = rmsnorm_avx512;
+    k->rope = rope_avx512;
+    k->swiglu = swiglu_avx512;
+    k->add = add_avx512;
+    k->kv_put = kv_put_avx512;
+    k->attend = attend_avx512;
+    k->peak_fma = peak_fma_avx512;
+    k->peak_read = peak_read_avx512;
+}
