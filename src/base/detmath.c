@@ -19,8 +19,20 @@ double pm_exp(double x)
     if (x > 709.0) x = 709.0;
     double n = round_even(x * 1.44269504088896338700);
     double r = (x - n * LN2_HI) - n * LN2_LO;   /* |r| <= 0.35 */
-    double p = 1.0;
-    for (int k = 16; k >= 1; k--) p = 1.0 + p * r / (double)k;
+    double p = 1.0 / 6227020800.0;              /* Taylor to r^13 / 13!: the next term is below 5e-18 */
+    p = p * r + 1.0 / 479001600.0;
+    p = p * r + 1.0 / 39916800.0;
+    p = p * r + 1.0 / 3628800.0;
+    p = p * r + 1.0 / 362880.0;
+    p = p * r + 1.0 / 40320.0;
+    p = p * r + 1.0 / 5040.0;
+    p = p * r + 1.0 / 720.0;
+    p = p * r + 1.0 / 120.0;
+    p = p * r + 1.0 / 24.0;
+    p = p * r + 1.0 / 6.0;
+    p = p * r + 0.5;
+    p = p * r + 1.0;
+    p = p * r + 1.0;
     return p * f64_from_bits((uint64_t)((int64_t)n + 1023) << 52);
 }
 

@@ -1,7 +1,7 @@
 /*
  * Owns: sampling. sampler.h has the order of operations and the seed rule.
- * Idea: candidates become a heap in linear time and are taken from it best first only as far as a rule needs them, so nothing is sorted that is not used and nothing
- * is allocated.
+ * Idea: candidates become a heap in linear time and are taken from it best first only as far as a rule or the draw needs them, so nothing is sorted that is not used
+ * and nothing is allocated. What was taken lies at the end of the same array, so the heap shrinks from the back.
  * Mirostat: Basu et al., Mirostat: a neural text decoding algorithm that directly controls perplexity, 2021 (versions 1 and 2).
  */
 #include "engine/sampler.h"
@@ -78,48 +78,63 @@ static void penalise(struct pm_sampler *s, const pm_sampling_params *p, const fl
     }
 }
 
-/* Best first into c[0..k) by taking from the heap; the rest stays behind them in no order. Returns k. */
-static size_t order(struct pm_candidate *c, size_t n, size_t k)
+/* Unnormalised probability: 1 for the best candidate. */
+static double weight(const struct pm_sampler *s, float logit)
 {
-    for (size_t i = n / 2; i-- > 0;) sift(c, n, i);
-    if (k > n) k = n;
-    for (size_t taken = 0; taken < k; taken++) {    /* heap sort from the back, then turned around */
-        struct pm_candidate top = c[0];
-        c[0] = c[n - 1 - taken];
-        sift(c, n - 1 - taken, 0);
-        c[n - 1 - taken] = top;
-    }
-    /* the k best lie at the end, best last */
-    for (size_t i = 0; i < k && i < n - 1 - i; i++) {
-        struct pm_candidate t = c[i];
-        c[i] = c[n - 1 - i];
-        c[n - 1 - i] = t;
-    }
-    return k;
+    return pm_exp(((double)logit - s->top) / s->temperature);
 }
 
-static double softmax(struct pm_candidate *c, size_t n, double temperature)
+/* Keeps the candidates within SPAN temperatures of the best and makes them a heap. */
+static void gather(struct pm_sampler *s, float best, float temperature)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        if (s->c[i].logit >= best - SPAN * temperature) s->c[n++] = s->c[i];
+    s->n = s->n_heap = n;
+    s->top = (double)best;
+    s->temperature = (double)temperature;
+}
+
+static void heapify(struct pm_sampler *s)
+{
+    for (size_t i = s->n / 2; i-- > 0;) sift(s->c, s->n, i);
+}
+
+/* The i-th best candidate (0 = the best), i < n. Its p is its weight. */
+static const struct pm_candidate *nth(struct pm_sampler *s, size_t i)
+{
+    while (s->n - s->n_heap <= i) {
+        struct pm_candidate best = s->c[0];
+        best.p = weight(s, best.logit);
+        s->c[0] = s->c[--s->n_heap];
+        if (s->n_heap) sift(s->c, s->n_heap, 0);
+        s->c[s->n_heap] = best;
+    }
+    return &s->c[s->n - 1 - i];
+}
+
+/* Weight of all candidates together, in the order of their ids. Call before heapify. */
+static double weight_of_all(const struct pm_sampler *s)
 {
     double sum = 0;
-    for (size_t i = 0; i < n; i++) sum += c[i].p = pm_exp(((double)c[i].logit - (double)c[0].logit) / temperature);
-    for (size_t i = 0; i < n; i++) c[i].p /= sum;
+    for (size_t i = 0; i < s->n; i++) sum += weight(s, s->c[i].logit);
     return sum;
 }
 
-static size_t draw(struct pm_sampler *s, const struct pm_candidate *c, size_t n, uint64_t seed)
+/* One of the n best, whose weights sum to total. */
+static size_t draw(struct pm_sampler *s, size_t n, double total, uint64_t seed)
 {
-    double u = (double)(pm_rng_at(seed, s->n_draws++) >> 11) * 0x1p-53, total = 0, sum = 0;
-    for (size_t i = 0; i < n; i++) total += c[i].p;
+    double u = (double)(pm_rng_at(seed, s->n_draws++) >> 11) * 0x1p-53, sum = 0;
     for (size_t i = 0; i < n; i++)
-        if ((sum += c[i].p) > u * total) return i;
+        if ((sum += nth(s, i)->p) > u * total) return i;
     return n - 1;
 }
 
-static size_t mirostat_1(const struct pm_sampler *s, const struct pm_candidate *c, size_t n)
+static size_t mirostat_1(struct pm_sampler *s)
 {
     double tb = 0, tt = 0;
-    for (size_t i = 0; i + 1 < n && i < 99; i++) {      /* Zipf exponent from the most probable tokens */
-        double t = pm_log((double)(i + 2) / (double)(i + 1)), b = pm_log(c[i].p / c[i + 1].p);
+    for (size_t i = 0; i + 1 < s->n && i < 99; i++) {      /* Zipf exponent from the most probable tokens */
+        double p = nth(s, i)->p, t = pm_log((double)(i + 2) / (double)(i + 1)), b = pm_log(p / nth(s, i + 1)->p);
         tb += t * b;
         tt += t * t;
     }
@@ -128,26 +143,47 @@ static size_t mirostat_1(const struct pm_sampler *s, const struct pm_candidate *
     double denominator = 1 - pm_pow((double)s->n_vocab, -e), ratio = e * pm_pow(2, s->mu) / denominator;
     if (!(ratio > 0)) return 1;
     double k = pm_pow(ratio, 1 / exponent);
-    return k < 1 ? 1 : k > (double)n ? n : (size_t)k;
+    return k < 1 ? 1 : k > (double)s->n ? s->n : (size_t)k;
 }
 
-static size_t mirostat_2(const struct pm_sampler *s, const struct pm_candidate *c, size_t n)
+static size_t mirostat_2(struct pm_sampler *s, double total)
 {
     size_t k = 1;
-    while (k < n && -pm_log(c[k].p) / LN2 <= s->mu) k++;
+    while (k < s->n && -pm_log(nth(s, k)->p / total) / LN2 <= s->mu) k++;
     return k;
 }
 
-static int32_t mirostat(struct pm_sampler *s, const pm_sampling_params *p, size_t n)
+static int32_t mirostat(struct pm_sampler *s, const pm_sampling_params *p)
 {
     double tau = p->mirostat_tau > 0 ? (double)p->mirostat_tau : 5, eta = p->mirostat_eta > 0 ? (double)p->mirostat_eta : 0.1;
     if (s->mu <= 0) s->mu = 2 * tau;
-    size_t k = p->mirostat == 1 ? mirostat_1(s, s->c, n) : mirostat_2(s, s->c, n);
-    double kept = 0;
-    for (size_t i = 0; i < k; i++) kept += s->c[i].p;
-    size_t i = draw(s, s->c, k, p->seed);
-    s->mu -= eta * (-pm_log(s->c[i].p / kept) / LN2 - tau);
-    return s->c[i].id;
+    double total = p->mirostat == 1 ? 0 : weight_of_all(s), kept = 0;
+    heapify(s);
+    size_t k = p->mirostat == 1 ? mirostat_1(s) : mirostat_2(s, total);
+    for (size_t i = 0; i < k; i++) kept += nth(s, i)->p;
+    const struct pm_candidate *c = nth(s, draw(s, k, kept, p->seed));
+    s->mu -= eta * (-pm_log(c->p / kept) / LN2 - tau);
+    return c->id;
+}
+
+/* Top-k, top-p, min-p, then one draw from what they leave. */
+static int32_t filter_and_draw(struct pm_sampler *s, const pm_sampling_params *p)
+{
+    bool use_p = p->top_p > 0 && p->top_p < 1, use_k = p->top_k > 0 && (size_t)p->top_k < s->n;
+    size_t limit = use_k ? (size_t)p->top_k : s->n, k = 0;
+    double all = 0, sum = 0;
+    if (!use_k && (use_p || !(p->min_p > 0))) all = weight_of_all(s);
+    heapify(s);
+    for (size_t i = 0; use_k && i < limit; i++) all += nth(s, i)->p;
+    if (!use_p && !(p->min_p > 0)) return nth(s, draw(s, limit, all, p->seed))->id;
+    while (k < limit && (!use_p || sum < (double)p->top_p * all)) {    /* the fewest whose share reaches top_p */
+        double w = nth(s, k)->p;
+        if (k && p->min_p > 0 && w < (double)p->min_p * nth(s, 0)->p) break;
+        sum += w;
+        k++;
+    }
+    if (k == 0) k = 1;
+    return nth(s, draw(s, k, sum, p->seed))->id;
 }
 
 int32_t pm_sampler_next(struct pm_sampler *s, const pm_sampling_params *p, const float *logits, const int32_t *history, size_t n)
@@ -155,30 +191,12 @@ int32_t pm_sampler_next(struct pm_sampler *s, const pm_sampling_params *p, const
     bool penalties = (p->repeat_penalty > 0 && p->repeat_penalty != 1) || p->frequency_penalty != 0 || p->presence_penalty != 0;
     if (!(p->temperature > 0) && !penalties) return pm_argmax(logits, s->n_vocab);
     penalise(s, p, logits, history, n);
-    struct pm_candidate *c = s->c;
     size_t best = 0;
     for (size_t i = 1; i < s->n_vocab; i++)
-        if (better(&c[i], &c[best])) best = i;
-    if (!(p->temperature > 0)) return c[best].id;
-    float floor_logit = c[best].logit - SPAN * p->temperature;
-    size_t kept = 0;
-    for (size_t i = 0; i < s->n_vocab; i++)
-        if (c[i].logit >= floor_logit) c[kept++] = c[i];
-    if (!kept) return c[best].id;
-    size_t k = p->top_k > 0 && !p->mirostat ? (size_t)p->top_k : kept;
-    k = order(c, kept, k);
-    softmax(c, k, (double)p->temperature);
-    if (p->mirostat) return mirostat(s, p, k);
-    if (p->top_p > 0 && p->top_p < 1) {     /* the fewest whose share reaches top_p */
-        double sum = 0;
-        size_t m = 0;
-        while (m < k && sum < (double)p->top_p) sum += c[m++].p;
-        k = m ? m : 1;
-    }
-    if (p->min_p > 0) {
-        size_t m = 1;
-        while (m < k && c[m].p >= (double)p->min_p * c[0].p) m++;
-        k = m;
-    }
-    return c[draw(s, c, k, p->seed)].id;
+        if (better(&s->c[i], &s->c[best])) best = i;
+    int32_t id = s->c[best].id;
+    if (!(p->temperature > 0)) return id;
+    gather(s, s->c[best].logit, p->temperature);
+    if (!s->n) return id;       /* NaN: nothing compares */
+    return p->mirostat ? mirostat(s, p) : filter_and_draw(s, p);
 }

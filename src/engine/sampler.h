@@ -16,6 +16,8 @@ struct pm_sampler {
     size_t n_vocab;
     struct pm_candidate *c;     /* [n_vocab], owned */
     int32_t *count;             /* [n_vocab] occurrences in the penalty window, all zero between calls, owned */
+    size_t n, n_heap;           /* of one call: candidates kept in c[0..n); c[0..n_heap) is a heap, behind it those taken, the best last */
+    double top, temperature;    /* of one call: the largest logit */
     uint64_t n_draws;           /* in this session */
     double mu;                  /* mirostat's running target; <= 0: not begun */
 };

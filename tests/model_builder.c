@@ -1,0 +1,161 @@
+/*
+ * Owns: the making of small random .pumice files for tests.
+ * Idea: the description is written by hand here, the bytes are random numbers in the packed layout itself, so that no quantizer stands between a test and the
+ * runtime. Padding rows, columns and scales are what desc.h demands.
+ */
+#include "model_builder.h"
+
+#include "base/detmath.h"
+#include "base/mem.h"
+#include "base/rng.h"
+#include "convert/dtype.h"
+#include "convert/writer.h"
+#include "kernel/kernel.h"
+#include "text/tokenizer.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct maker {
+    struct pm_writer w;
+    uint64_t rng;
+};
+
+static float uniform(uint64_t *rng)
+{
+    return (float)(2 * pm_rng_unit(rng) - 1);
+}
+
+static pm_status put_vector(struct maker *b, const char *name, size_t n, size_t padded, float center, float spread, pm_error *err)
+{
+    float *v = pm_calloc(padded, sizeof *v, err);
+    if (!v) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < n; i++) v[i] = center + spread * uniform(&b->rng);
+    pm_status st = pm_writer_put(&b->w, name, v, padded * sizeof *v, err);
+    free(v);
+    return st;
+}
+
+/* Weights of one linear in panel order; row n and column k beyond the linear's size are its zero. */
+static void fill(struct maker *b, const struct pm_linear_desc *l, uint8_t *w)
+{
+    size_t kp = pm_linear_kp(l), rows = pm_linear_panels(l) * PM_PANEL;
+    float spread = (float)(1.7 / sqrt((double)l->k));
+    for (size_t n = 0; n < rows; n++)
+        for (size_t k = 0; k < kp; k++) {
+            size_t p = n / 16, r = n % 16;
+            bool real = n < l->n && k < l->k;
+            float x = real ? uniform(&b->rng) : 0;
+            if (l->type == PM_W_W8) {
+                ((int8_t *)w)[((p * (kp / 4) + k / 4) * 16 + r) * 4 + k % 4] = (int8_t)(x * 127);
+            } else if (l->type == PM_W_W4) {
+                uint8_t *byte = &w[((p * (kp / 8) + k / 8) * 16 + r) * 4 + k % 4], nibble = (uint8_t)((int)(x * 7.9f) + 8);
+                *byte = (uint8_t)(k % 8 < 4 ? (*byte & 0xF0) | nibble : (*byte & 0x0F) | nibble << 4);
+            } else {
+                ((uint16_t *)w)[(p * kp + k) * 16 + r] = l->type == PM_W_F16 ? pm_f32_to_f16(x * spread) : pm_f32_to_bf16(x * spread);
+            }
+        }
+}
+
+static pm_status put_scales(struct maker *b, const char *name, const struct pm_linear_desc *l, pm_error *err)
+{
+    size_t count = pm_linear_scale_count(l), per_panel = count / pm_linear_panels(l);
+    float unit = (float)(1.7 / sqrt((double)l->k)) / (l->type == PM_W_W4 ? 8.0f : 127.0f);
+    float *s = pm_calloc(count, sizeof *s, err);
+    if (!s) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < count; i++)      /* rows lie innermost in both forms */
+        if (i / per_panel * 16 + i % 16 < l->n) s[i] = unit * (1 + 0.5f * uniform(&b->rng));
+    pm_status st = pm_writer_put(&b->w, name, s, count * sizeof *s, err);
+    free(s);
+    return st;
+}
+
+static pm_status put_linear(struct maker *b, const char *prefix, const struct pm_linear_desc *l, pm_error *err)
+{
+    char name[96];
+    size_t bytes = pm_linear_weight_bytes(l);
+    uint8_t *w = pm_calloc(bytes, 1, err);
+    if (!w) return PM_ERR_MEMORY;
+    fill(b, l, w);
+    snprintf(name, sizeof name, "%s.weight", prefix);
+    pm_status st = pm_writer_put(&b->w, name, w, bytes, err);
+    free(w);
+    snprintf(name, sizeof name, "%s.scale", prefix);
+    if (!st && pm_linear_scale_count(l)) st = put_scales(b, name, l, err);
+    snprintf(name, sizeof name, "%s.bias", prefix);
+    return !st && l->bias ? put_vector(b, name, l->n, pm_linear_panels(l) * PM_PANEL, 0, 0.3f, err) : st;
+}
+
+static pm_status put_layer(struct maker *b, uint32_t i, const struct pm_desc *d, pm_error *err)
+{
+    const struct pm_layer_desc *l = &d->layer[i];
+    char name[64];
+    pm_status st;
+#define NAME(t) (snprintf(name, sizeof name, "layers.%u." t, i), name)
+    if ((st = put_vector(b, NAME("attn.norm"), d->n_embd, d->n_embd, 1, 0.4f, err)) || (st = put_linear(b, NAME("attn.qkv"), &l->qkv, err)) ||
+        (l->qk_norm && (st = put_vector(b, NAME("attn.q_norm"), l->d_head, l->d_head, 1, 0.4f, err))) ||
+        (l->qk_norm && (st = put_vector(b, NAME("attn.k_norm"), l->d_head, l->d_head, 1, 0.4f, err))) || (st = put_linear(b, NAME("attn.o"), &l->o, err)) ||
+        (st = put_vector(b, NAME("ffn.norm"), d->n_embd, d->n_embd, 1, 0.4f, err)) || (st = put_linear(b, NAME("ffn.gate_up"), &l->gate_up, err)) ||
+        (st = put_linear(b, NAME("ffn.down"), &l->down, err)))
+        return st;
+#undef NAME
+    return PM_OK;
+}
+
+static struct pm_layer_desc make_layer(const struct builder_options *o, uint32_t n_embd, uint32_t n_head, uint32_t n_kv, uint32_t d_head, uint32_t n_ff, bool rope)
+{
+    return (struct pm_layer_desc){ .n_head = n_head, .n_kv = n_kv, .d_head = d_head, .n_ff = n_ff, .qk_norm = o->qk_norm, .rope = rope,
+                                   .qkv = { .n = (n_head + 2 * n_kv) * d_head, .k = n_embd, .bias = o->bias }, .o = { .n = n_embd, .k = n_head * d_head, .bias = o->bias },
+                                   .gate_up = { .n = 2 * n_ff, .k = n_embd, .bias = o->bias }, .down = { .n = n_embd, .k = n_ff, .bias = o->bias } };
+}
+
+static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm_error *err)
+{
+    struct pm_dtype_choice dtype;
+    pm_status st = pm_dtype_parse(o->dtype, &dtype, err);
+    if (st) return st;
+    *d = (struct pm_desc){ .n_layer = 2, .n_embd = o->round ? 128 : 96, .n_vocab = BUILDER_VOCAB, .n_ctx_max = 1024, .n_rot = 16, .norm_eps = 1e-5f, .has_weights = true,
+                           .tied = o->tied, .bos_id = BUILDER_VOCAB - 3, .n_eos = 2, .eos_id = { BUILDER_EOS, BUILDER_VOCAB - 1 } };
+    d->name = pm_strndup("tiny", 4, err);
+    d->family = pm_strndup("test", 4, err);
+    d->dtype = pm_strndup(dtype.name, strlen(dtype.name), err);
+    d->layer = pm_calloc(2, sizeof *d->layer, err);
+    if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
+    d->layer[0] = o->round ? make_layer(o, 128, 8, 2, 48, 256, true) : make_layer(o, 96, 6, 2, 24, 172, true);
+    d->layer[1] = o->round ? make_layer(o, 128, 4, 4, 64, 512, true) : make_layer(o, 96, 3, 1, 40, 100, false);
+    d->head = d->embed = (struct pm_linear_desc){ .n = BUILDER_VOCAB, .k = d->n_embd };
+    pm_dtype_apply(d, &dtype, o->rotate, o->head_same);
+    return PM_OK;
+}
+
+static pm_status put_all(struct maker *b, const struct pm_desc *d, const struct pm_buf *tokenizer, pm_error *err)
+{
+    float inv_freq[PM_MAX_HEAD_DIM / 2];
+    for (uint32_t i = 0; i < d->n_rot / 2; i++) inv_freq[i] = (float)(1.0 / pm_pow(1e4, 2.0 * i / (double)d->n_rot));
+    pm_status st;
+    if ((st = pm_writer_put(&b->w, "tokenizer", tokenizer->data, tokenizer->len, err)) ||
+        (st = pm_writer_put(&b->w, "rope.inv_freq", inv_freq, d->n_rot / 2 * sizeof(float), err)) || (!d->tied && (st = put_linear(b, "embed", &d->embed, err))))
+        return st;
+    for (uint32_t i = 0; i < d->n_layer; i++)
+        if ((st = put_layer(b, i, d, err))) return st;
+    if ((st = put_vector(b, "norm", d->n_embd, d->n_embd, 1, 0.4f, err))) return st;
+    return put_linear(b, "head", &d->head, err);
+}
+
+pm_status builder_write(const char *path, const struct builder_options *o, pm_error *err)
+{
+    struct maker b = { .w.file.fd = -1, .rng = o->seed };
+    struct pm_desc d = { 0 };
+    struct pm_buf tokenizer = { 0 };
+    pm_status st;
+    if ((st = describe(o, &d, err)) || (st = pm_tokenizer_build_synthetic(BUILDER_VOCAB, &tokenizer, err)) || (st = pm_writer_plan(&b.w, &d, tokenizer.len, err)) ||
+        (st = pm_writer_begin(&b.w, path, err)) || (st = put_all(&b, &d, &tokenizer, err)))
+        goto done;
+    st = pm_writer_finish(&b.w, err);
+done:
+    pm_writer_free(&b.w);
+    pm_desc_free(&d);
+    pm_buf_free(&tokenizer);
+    return st;
+}
