@@ -1,5 +1,5 @@
 /* Owns: option parsing and the help texts made from the tables. */
-#include "args.h"
+#include "cli/args.h"
 
 #include <errno.h>
 #include <stdarg.h>

@@ -2,7 +2,7 @@
  * Owns: `pumice bench`: time to first token, tokens per second and memory, in the form of RKLLM's benchmark page, with the limits of the machine measured in the same run.
  * Each model is measured in a process of its own, so that its peak memory is its own.
  */
-#include "common.h"
+#include "cli/common.h"
 
 #include <stdio.h>
 #include <stdlib.h>

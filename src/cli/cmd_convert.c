@@ -1,5 +1,5 @@
 /* Owns: `pumice convert` and `pumice synth`. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <stdio.h>
 #include <string.h>

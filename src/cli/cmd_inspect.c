@@ -1,5 +1,5 @@
 /* Owns: `pumice inspect`. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Owns: the small things that all commands need. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <errno.h>
 #include <signal.h>

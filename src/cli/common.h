@@ -2,7 +2,7 @@
 #ifndef PUMICE_CLI_COMMON_H
 #define PUMICE_CLI_COMMON_H
 
-#include "args.h"
+#include "cli/args.h"
 
 /* "pumice: MESSAGE" on stderr; the exit code for this status. */
 int report(const pm_error *err);

@@ -3,7 +3,7 @@
  * The text is cut into windows of --ctx tokens that do not overlap; each window starts with the BOS token where the model has one that its tokenizer adds. The first
  * token of a window is not scored. KL(FILE2 || FILE) = sum p2 log(p2/p1), in nats, mean over the scored positions.
  */
-#include "common.h"
+#include "cli/common.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Owns: `pumice logits`: every position's logits as a NumPy file, and their hash. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <errno.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Owns: the program's entry and the choice of command. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <signal.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Owns: `pumice run` and `pumice chat`. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <jansson.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Owns: `pumice tokenize` and `pumice template`. */
-#include "common.h"
+#include "cli/common.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -269,8 +269,7 @@ struct jval pm_jinja_binary(struct jinja *j, int op, struct jval a, struct jval 
         if (b.t == J_TUPLE) list = b;
         else pm_jinja_push(j, list.l, b);
         struct jargs args = { .v = list.l->v, .n = list.l->n };
-        static const struct { struct jstr s; char text[8]; } name = { { 6 }, "format" };
-        return pm_jinja_filter(j, &name.s, a, &args);
+        return pm_jinja_filter(j, pm_jinja_str(j, "format", 6).s, a, &args);
     }
     if (!number(a) || !number(b)) type_error(j, op, a, b);
     bool floats = a.t == J_FLOAT || b.t == J_FLOAT;
