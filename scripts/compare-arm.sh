@@ -14,7 +14,7 @@ compare() {   # FILE LABEL OPTIONS...
     shift 2
     want=$("$x86" logits "$file" --ids "$ids" --hash "$@")
     for cpu in cortex-a53 cortex-a72 cortex-a76; do
-        got=$(qemu-aarch64 -L /usr/aarch64-linux-gnu -cpu "$cpu" "$arm" logits "$file" --ids "$ids" --hash --threads 2 "$@")
+        got=$(timeout 300 qemu-aarch64 -cpu "$cpu" "$arm" logits "$file" --ids "$ids" --hash --threads 2 "$@")
         if [ "$got" = "$want" ]; then echo "ok   $label $cpu $got"; else echo "FAIL $label $cpu: $got, x86 has $want"; fail=1; fi
     done
 }
