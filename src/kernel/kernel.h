@@ -153,7 +153,7 @@ struct pm_attend {
 
 /*
  * peak_int8 / peak_fma: n rounds of the tier's dot or FMA instruction on registers, as many independent chains as it takes to reach the peak; *ops is what was done, two per
- * product. peak_read: reads `bytes` (multiple of 4096) as fast as one core can, *sum depends on every byte.
+ * product. peak_read: reads `bytes` (multiple of 4096) as fast as one core can, *sum is the sum of its 32-bit words modulo 2^32.
  */
 
 struct pm_kernels {

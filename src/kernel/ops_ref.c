@@ -84,9 +84,9 @@ void pm_peak_fma_ref(size_t n, uint64_t *ops)
 
 void pm_peak_read_ref(const void *data, size_t bytes, uint64_t *sum)
 {
-    const uint64_t *p = data;
-    uint64_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
-    for (size_t i = 0; i < bytes / 8; i += 4) {
+    const uint32_t *p = data;
+    uint32_t s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+    for (size_t i = 0; i < bytes / 4; i += 4) {
         s0 += p[i];
         s1 += p[i + 1];
         s2 += p[i + 2];

@@ -63,6 +63,7 @@ V16_FN vf vf_from_i8(const int8_t *p)
 V16_FN void vf_to_f16(uint16_t *p, vf x) { for (int i = 0; i < 4; i++) vst1_u16(p + 4 * i, vreinterpret_u16_f16(vcvt_f16_f32(x.v[i]))); }
 V16_FN vi vi_round(vf x) V16_EACH(vi, vcvtnq_s32_f32(x.v[i]))
 V16_FN vf vi_float(vi x) V16_EACH(vf, vcvtq_f32_s32(x.v[i]))
+V16_FN vi vi_load(const int32_t *p) V16_EACH(vi, vld1q_s32(p + 4 * i))
 V16_FN void vi_store(int32_t *p, vi x) { for (int i = 0; i < 4; i++) vst1q_s32(p + 4 * i, x.v[i]); }
 V16_FN void vi_store_i8(int8_t *p, vi x)
 {

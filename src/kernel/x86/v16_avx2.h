@@ -89,6 +89,7 @@ V16_FN void vf_to_f16(uint16_t *p, vf v)
 }
 V16_FN vi vi_round(vf v) { return (vi){ _mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b) }; }
 V16_FN vf vi_float(vi v) { return (vf){ _mm256_cvtepi32_ps(v.a), _mm256_cvtepi32_ps(v.b) }; }
+V16_FN vi vi_load(const int32_t *p) { return (vi){ _mm256_loadu_si256((const __m256i *)p), _mm256_loadu_si256((const __m256i *)(p + 8)) }; }
 V16_FN void vi_store(int32_t *p, vi v)
 {
     _mm256_storeu_si256((__m256i *)p, v.a);

@@ -48,6 +48,7 @@ V16_FN vf vf_from_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8
 V16_FN void vf_to_f16(uint16_t *p, vf v) { _mm256_storeu_si256((__m256i *)p, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)); }
 V16_FN vi vi_round(vf v) { return _mm512_cvtps_epi32(v); }                      /* to nearest even */
 V16_FN vf vi_float(vi v) { return _mm512_cvtepi32_ps(v); }
+V16_FN vi vi_load(const int32_t *p) { return _mm512_loadu_si512(p); }
 V16_FN void vi_store(int32_t *p, vi v) { _mm512_storeu_si512(p, v); }
 V16_FN void vi_store_i8(int8_t *p, vi v) { _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(v)); }
 V16_FN vi vi_add(vi a, vi b) { return _mm512_add_epi32(a, b); }
