@@ -108,19 +108,21 @@ done:
 pm_status pm_outfile_open(struct pm_outfile *f, const char *path, pm_error *err)
 {
     *f = (struct pm_outfile){ .fd = -1 };
-    size_t n = strlen(path) + 32;
     struct stat st;
+    size_t n;
     /* The rename at the end would put a file in the place of a device or a pipe. */
-    if (n == 32) return pm_fail(err, PM_ERR_ARGUMENT, "the output file has no name");
+    if (!*path) return pm_fail(err, PM_ERR_ARGUMENT, "the output file has no name");
     if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
         return pm_fail(err, PM_ERR_IO, S_ISDIR(st.st_mode) ? "cannot write %s: it is a folder; give the name of a file" : "cannot write %s: it is not a regular file", path);
-    f->path = pm_strndup(path, strlen(path), err);
-    f->tmp = malloc(n);
+    f->path = realpath(path, NULL);     /* a link to a file stays a link */
+    if (!f->path) f->path = pm_strndup(path, strlen(path), err);
+    n = f->path ? strlen(f->path) + 32 : 0;
+    f->tmp = f->path ? malloc(n) : NULL;
     if (!f->path || !f->tmp) {
         pm_outfile_discard(f);
         return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     }
-    snprintf(f->tmp, n, "%s.tmp-%ld", path, (long)getpid());
+    snprintf(f->tmp, n, "%s.tmp-%ld", f->path, (long)getpid());
     f->fd = open(f->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (f->fd < 0) {
         pm_status status = pm_fail(err, PM_ERR_IO, "cannot create %s: %s", path, strerror(errno));

@@ -91,20 +91,23 @@ static void help(const struct command *c, const struct arg *table)
 
 /* ---- what was probably meant ---- */
 
-/* Edit distance; 99 when a name is too long to be a mistyped one. */
+/* Edit distance, where two neighbours that changed places count once; 99 when a name is too long to be a mistyped one. */
 static size_t distance(const char *a, const char *b)
 {
-    size_t row[64], n = strlen(b);
+    size_t rows[3][64], *row = rows[0], *above = rows[1], *above2 = rows[2], n = strlen(b);
     if (n >= 63 || strlen(a) >= 63) return 99;
     for (size_t j = 0; j <= n; j++) row[j] = j;
-    for (size_t i = 1; *a; a++, i++) {
-        size_t left_up = row[0];
+    for (size_t i = 1; a[i - 1]; i++) {
+        size_t *oldest = above2;
+        above2 = above;
+        above = row;
+        row = oldest;
         row[0] = i;
         for (size_t j = 1; j <= n; j++) {
-            size_t up = row[j], best = left_up + (*a != b[j - 1]);
-            if (up + 1 < best) best = up + 1;
+            size_t best = above[j - 1] + (a[i - 1] != b[j - 1]);
+            if (above[j] + 1 < best) best = above[j] + 1;
             if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            left_up = up;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && above2[j - 2] + 1 < best) best = above2[j - 2] + 1;
             row[j] = best;
         }
     }

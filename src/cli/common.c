@@ -205,7 +205,7 @@ int output_open(struct output *o, const char *path)
         o->f = stdout;
         return -1;
     }
-    bool there = stat(path, &st) == 0;
+    bool there = lstat(path, &st) == 0;     /* a link, such as /dev/stdout, stays one: it is written through */
     if (there && S_ISDIR(st.st_mode)) return complain(EXIT_RUN, "cannot write %s: it is a folder; give the name of a file", path);
     if (!there || S_ISREG(st.st_mode)) {
         size_t room = strlen(path) + 32;

@@ -27,7 +27,7 @@ char *read_text(const char *path, size_t *len, int *code);
 /* Ids from text such as "1 2 3" (commas allowed), at least one. NULL after reporting. */
 int32_t *parse_ids(const char *text, size_t *n, int *code);
 
-/* A file that appears under its name only when it is complete. What is there already and is not a regular file (a device, a pipe) is written in place; "-" is stdout. */
+/* A file that appears under its name only when it is complete. What is there already and is not a regular file (a device, a pipe, a link) is written in place; "-" is stdout. */
 struct output { FILE *f; const char *path; char *tmp; };
 int output_open(struct output *o, const char *path);    /* -1, or an exit code after reporting */
 int output_commit(struct output *o);                    /* the same */

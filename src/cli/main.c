@@ -65,7 +65,8 @@ static int dispatch(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-    signal(SIGPIPE, SIG_DFL);
+    signal(SIGPIPE, SIG_DFL);       /* a reader that leaves ends us quietly, whatever our parent ignores */
+    signal(SIGXFSZ, SIG_IGN);       /* a file size limit is a failed write, which is reported and tidied up */
     int rc = dispatch(argc, argv);
     int why = fflush(stdout) != 0 ? errno : 0;
     if (!why && !ferror(stdout)) return rc;
