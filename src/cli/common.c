@@ -299,7 +299,8 @@ void catch_interrupt(pm_session *session)
 {
     static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     session_to_stop = session;
-    was_interrupted = 0;
+    if (last_signal == SIGINT) was_interrupted = 0;     /* who asked us to end is not forgotten: only Ctrl-C is about one answer */
+    if (was_interrupted && session) pm_session_abort(session);
     struct sigaction sa = { .sa_handler = on_interrupt };
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &sa, NULL);
 }

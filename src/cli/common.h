@@ -41,7 +41,7 @@ double peak_memory(void);
 int progress_bar(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 void progress_end(void);
 
-/* From now on, Ctrl-C, SIGTERM and SIGHUP set a flag and abort this session (NULL: only the flag). */
+/* From now on, Ctrl-C, SIGTERM and SIGHUP set a flag and abort this session (NULL: only the flag). An earlier Ctrl-C is forgotten, the others are not. */
 void catch_interrupt(pm_session *session);
 bool interrupted(void);
 /* 128 + the signal that came last; EXIT_INTERRUPT when none did. */

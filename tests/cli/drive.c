@@ -4,6 +4,8 @@
  * The script, one step a line:
  *   send TEXT      types TEXT; \n \e \\ and \xHH are understood
  *   expect TEXT    waits until TEXT appears in what has not been expected yet (20 seconds at most, 200 when built with a sanitizer)
+ *   prompt TEXT    expects TEXT, and waits until the terminal hands out single keys, that is until the program listens to them
+ *   some N         waits for N more bytes of output, whatever they are
  *   absent TEXT    fails when TEXT has appeared anywhere so far
  *   signal N       sends the program signal N
  *   eof            -p: closes its standard input
@@ -22,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -88,6 +91,26 @@ static void expect(struct drive *d, const char *text)
     }
 }
 
+static void wait_for_keys(struct drive *d)
+{
+    double end = seconds() + PATIENCE;
+    struct termios t;
+    while (tcgetattr(d->in, &t) == 0 && (t.c_lflag & ICANON)) {
+        if (seconds() > end) fail(d, "the terminal stays in line mode", "");
+        take(d, 0.01);
+    }
+}
+
+static void some(struct drive *d, size_t n)
+{
+    double end = seconds() + PATIENCE;
+    while (d->len < d->expected + n) {
+        if (!take(d, 0.05)) fail(d, "the output ended too early", "");
+        if (seconds() > end) fail(d, "waited in vain for output", "");
+    }
+    d->expected += n;
+}
+
 static void ended(struct drive *d, int want)
 {
     double end = seconds() + PATIENCE;
@@ -133,7 +156,11 @@ static void step(struct drive *d, char *line)
     } else if (strcmp(line, "expect") == 0) {
         unescape(arg);
         expect(d, arg);
-    } else if (strcmp(line, "absent") == 0) {
+    } else if (strcmp(line, "prompt") == 0) {
+        expect(d, arg);
+        wait_for_keys(d);
+    } else if (strcmp(line, "some") == 0) some(d, (size_t)atoi(arg));
+    else if (strcmp(line, "absent") == 0) {
         unescape(arg);
         if (strstr(d->seen, arg)) fail(d, "appeared: ", arg);
     } else if (strcmp(line, "signal") == 0) kill(d->pid, atoi(arg));
