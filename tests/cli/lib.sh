@@ -37,7 +37,7 @@ err_has() { n=$((n + 1)); grep -qF -e "$1" "$T/err" || wrong "stderr lacks: $1";
 no_out() { n=$((n + 1)); [ ! -s "$T/out" ] || wrong "stdout is not empty"; }
 no_err() { n=$((n + 1)); [ ! -s "$T/err" ] || wrong "stderr is not empty"; }
 same() { n=$((n + 1)); cmp -s "$1" "$2" || { cmd="cmp $1 $2"; wrong "the files differ"; }; }
-is() { n=$((n + 1)); [ "$1" = "$2" ] || { cmd="comparison"; wrong "\"$1\" is not \"$2\""; }; }
+is() { n=$((n + 1)); [ "$1" = "$2" ] || { cmd="comparison"; wrong "\"$(printf %.300s "$1" | tr -cd ' -~')\" is not \"$2\""; }; }
 there() { n=$((n + 1)); [ -e "$1" ] || { cmd="ls $1"; wrong "$1 does not exist"; }; }
 gone() { n=$((n + 1)); [ ! -e "$1" ] || { cmd="ls $1"; wrong "$1 exists"; }; }
 alone() { n=$((n + 1)); set -- "$1" "$1".tmp-*; [ ! -e "$2" ] || { cmd="ls $1*"; wrong "$2 was left behind"; }; }
