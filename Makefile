@@ -23,7 +23,7 @@ test: all
 
 smollm2-check: all
 	@scripts/fetch-smollm2.sh models/smollm2
-	@scripts/smollm2-check.sh $(BUILD)/pumice models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+	@scripts/smollm2-check.sh $(BUILD) models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 install: all
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
