@@ -48,7 +48,11 @@ static int32_t likeliest(const float *l, size_t n)
     return (int32_t)best;
 }
 
-struct plan { int64_t n_prompt, n_new, repeats; struct run_options r; };
+struct plan {
+    int64_t n_prompt, n_new, repeats;
+    struct run_options r;
+    int name_width;             /* of the longest model's name: the table's first column */
+};
 
 static int measure(const char *path, const struct plan *p, struct row *out)
 {
@@ -144,8 +148,9 @@ static void print_row_json(const struct row *r, const struct plan *p, const pm_l
 
 static void print_row(const struct row *r, const struct plan *p, bool markdown)
 {
-    const char *format = markdown ? "| %s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f |\n" : "%-18s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%\n";
-    printf(format, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct, r->decode_pct);
+    const char *format = markdown ? "| %*s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f |\n" : "%*s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%\n";
+    printf(format, markdown ? 0 : -p->name_width, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct,
+           r->decode_pct);
 }
 
 static void print_head(const struct plan *p, const pm_limits *l, bool markdown, int threads)
@@ -154,17 +159,19 @@ static void print_head(const struct plan *p, const pm_limits *l, bool markdown, 
            (long long)p->repeats);
     if (markdown)
         puts("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |\n|---|---|---|---|---|---|---|---|---|---|");
-    else printf("%-18s %-11s %6s %6s %10s %9s %10s %8s %9s %9s\n", "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+    else printf("%*s %-11s %6s %6s %10s %9s %10s %8s %9s %9s\n", -p->name_width, "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
 }
 
-/* Measures and prints each file. A file that fails ends it; what was printed before stays, and JSON is closed. */
-static int measure_all(const struct positional *files, const struct plan *p, const pm_limits *l, bool json, bool markdown)
+/* Measures and prints each file; the limits after the first one, so that wrong files and options are told at once. A file that fails ends it; what was printed
+   before stays, and JSON is closed. */
+static int measure_all(const struct positional *files, const struct plan *p, bool json, bool markdown)
 {
     int rc = EXIT_OK;
+    pm_limits limit = { 0 }, *l = &limit;
     bool some = false;
     for (size_t i = 0; i < files->n; i++) {
         struct row r = { 0 };
-        if ((rc = in_child(files->v[i], p, &r, sizeof r)) != EXIT_OK) break;
+        if ((rc = in_child(files->v[i], p, &r, sizeof r)) != EXIT_OK || (!i && (rc = in_child(NULL, p, l, sizeof *l)) != EXIT_OK)) break;
         r.prefill_pct = r.prefill_pct < 0 ? -100 * r.prefill_pct / (l->f32_gflops * 1e9) : 100 * r.prefill_pct / (l->int8_tops * 1e12);
         r.decode_pct = 100 * r.decode_pct / (l->read_gb_s * 1e9);
         if (json) {
@@ -184,7 +191,7 @@ static int measure_all(const struct positional *files, const struct plan *p, con
 static int bench(int argc, char **argv)
 {
     struct positional pos = { 0 };
-    struct plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5 };
+    struct plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .name_width = 18 };
     bool json = false, markdown = false;
     pm_kv_type kv;
     const struct arg table[] = {
@@ -203,11 +210,11 @@ static int bench(int argc, char **argv)
     for (size_t i = 0; i < pos.n; i++) {    /* a wrong name is told before the measuring begins */
         struct opened o = { 0 };
         if ((rc = open_model(&o, pos.v[i])) >= 0) return rc;
+        int width = (int)strnlen(o.info.name, sizeof ((struct row *)0)->model - 1);
+        if (width > p.name_width) p.name_width = width;
         close_all(&o);
     }
-    pm_limits l = { 0 };
-    if ((rc = in_child(NULL, &p, &l, sizeof l)) != EXIT_OK) return rc;
-    return measure_all(&pos, &p, &l, json, markdown);
+    return measure_all(&pos, &p, json, markdown);
 }
 
 const struct command cmd_bench = {

@@ -26,6 +26,7 @@ for name in $names; do out_has "$name"; done
 is "$(tr '\n' ' ' <"$T/out" | sed 's/.*NAME is //; s/\. .*//; s/,//g; s/ or / /; s/  */ /g')" "$names"
 fails 2 'dtype "q4" is not known; known are f16, bf16, w8a8,' synth tiny --dtype q4 -o "$T/x"
 fails 1 "cannot create $T/none/x: No such file or directory" synth tiny -o "$T/none/x"
+fails 1 "cannot create /proc/tiny.pumice: " synth tiny -o /proc/tiny.pumice
 fails 1 "it is a folder" synth tiny -o "$T"
 fails 1 "cannot write /dev/full: it is not a regular file" synth tiny -o /dev/full
 fails 2 "the output file has no name" synth tiny -o ""
