@@ -108,21 +108,28 @@ done:
 pm_status pm_outfile_open(struct pm_outfile *f, const char *path, pm_error *err)
 {
     *f = (struct pm_outfile){ .fd = -1 };
-    size_t n = strlen(path) + 32;
-    f->path = pm_strndup(path, strlen(path), err);
-    f->tmp = malloc(n);
+    struct stat st;
+    size_t n;
+    /* The rename at the end would put a file in the place of a device or a pipe. */
+    if (!*path) return pm_fail(err, PM_ERR_ARGUMENT, "the output file has no name");
+    if (stat(path, &st) == 0 && !S_ISREG(st.st_mode))
+        return pm_fail(err, PM_ERR_IO, S_ISDIR(st.st_mode) ? "cannot write %s: it is a folder; give the name of a file" : "cannot write %s: it is not a regular file", path);
+    f->path = realpath(path, NULL);     /* a link to a file stays a link */
+    if (!f->path) f->path = pm_strndup(path, strlen(path), err);
+    n = f->path ? strlen(f->path) + 32 : 0;
+    f->tmp = f->path ? malloc(n) : NULL;
     if (!f->path || !f->tmp) {
         pm_outfile_discard(f);
         return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     }
-    snprintf(f->tmp, n, "%s.tmp-%ld", path, (long)getpid());
+    snprintf(f->tmp, n, "%s.tmp-%ld", f->path, (long)getpid());
     f->fd = open(f->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (f->fd < 0) {
-        pm_status st = pm_fail(err, PM_ERR_IO, "cannot create %s: %s", f->tmp, strerror(errno));
+        pm_status status = pm_fail(err, PM_ERR_IO, "cannot create %s: %s", path, strerror(errno));
         free(f->tmp);
         f->tmp = NULL;
         pm_outfile_discard(f);
-        return st;
+        return status;
     }
     return PM_OK;
 }
@@ -133,7 +140,7 @@ pm_status pm_outfile_write_at(struct pm_outfile *f, uint64_t off, const void *da
     while (len) {
         ssize_t r = pwrite(f->fd, p, len, (off_t)off);
         if (r < 0 && errno == EINTR) continue;
-        if (r <= 0) return pm_fail_at(err, PM_ERR_IO, off, "cannot write %s: %s", f->tmp, strerror(r ? errno : ENOSPC));
+        if (r <= 0) return pm_fail_at(err, PM_ERR_IO, off, "cannot write %s: %s", f->path, strerror(r ? errno : ENOSPC));
         p += r;
         off += (uint64_t)r;
         len -= (size_t)r;
@@ -157,10 +164,10 @@ pm_status pm_outfile_seek(struct pm_outfile *f, uint64_t pos, pm_error *err)
 
 pm_status pm_outfile_commit(struct pm_outfile *f, pm_error *err)
 {
-    if (fsync(f->fd) != 0) return pm_fail(err, PM_ERR_IO, "cannot write %s: %s", f->tmp, strerror(errno));
+    if (fsync(f->fd) != 0) return pm_fail(err, PM_ERR_IO, "cannot write %s: %s", f->path, strerror(errno));
     int fd = f->fd;
     f->fd = -1;
-    if (close(fd) != 0) return pm_fail(err, PM_ERR_IO, "cannot write %s: %s", f->tmp, strerror(errno));
+    if (close(fd) != 0) return pm_fail(err, PM_ERR_IO, "cannot write %s: %s", f->path, strerror(errno));
     if (rename(f->tmp, f->path) != 0)
         return pm_fail(err, PM_ERR_IO, "cannot rename %s to %s: %s", f->tmp, f->path, strerror(errno));
     free(f->tmp);

@@ -4,9 +4,11 @@
  */
 #include "cli/common.h"
 
-#include <stdio.h>
+#include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -46,7 +48,11 @@ static int32_t likeliest(const float *l, size_t n)
     return (int32_t)best;
 }
 
-struct plan { int64_t n_prompt, n_new, repeats; struct run_options r; };
+struct plan {
+    int64_t n_prompt, n_new, repeats;
+    struct run_options r;
+    int name_width;             /* of the longest model's name: the table's first column */
+};
 
 static int measure(const char *path, const struct plan *p, struct row *out)
 {
@@ -78,7 +84,7 @@ static int measure(const char *path, const struct plan *p, struct row *out)
     }
     rc = st ? report(&err) : EXIT_OK;
     if (!st) {
-        snprintf(out->model, sizeof out->model, "%s", o.info.name);
+        clean(o.info.name, out->model, sizeof out->model);
         snprintf(out->dtype, sizeof out->dtype, "%s", o.info.dtype);
         out->threads = pm_engine_threads(o.engine);
         out->ttft = median(ttft, (size_t)p->repeats);
@@ -111,10 +117,11 @@ static int limits(const struct plan *p, pm_limits *out)
 static int in_child(const char *path, const struct plan *p, void *out, size_t size)
 {
     int fd[2], status = 0;
-    if (pipe(fd) != 0) return EXIT_RUN;
+    if (pipe(fd) != 0) return complain(EXIT_RUN, "cannot make a pipe: %s", strerror(errno));
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(fd[0]);
         int rc = path ? measure(path, p, out) : limits(p, out);
         if (rc == EXIT_OK && write(fd[1], out, size) != (ssize_t)size) rc = EXIT_RUN;
@@ -124,78 +131,98 @@ static int in_child(const char *path, const struct plan *p, void *out, size_t si
     close(fd[1]);
     ssize_t got = pid > 0 ? read(fd[0], out, size) : -1;
     close(fd[0]);
-    if (pid < 0 || waitpid(pid, &status, 0) < 0) return EXIT_RUN;
-    if (!WIFEXITED(status)) {
-        fprintf(stderr, "pumice: the measurement of %s died\n", path ? path : "the machine");
-        return EXIT_RUN;
-    }
+    if (pid < 0 || waitpid(pid, &status, 0) < 0) return complain(EXIT_RUN, "cannot start a measurement: %s", strerror(errno));
+    if (!WIFEXITED(status)) return complain(EXIT_RUN, "the measurement of %s was ended by signal %d", path ? path : "the machine", WTERMSIG(status));
     return WEXITSTATUS(status) == EXIT_OK && got != (ssize_t)size ? EXIT_RUN : WEXITSTATUS(status);
 }
 
-static void print_row(const struct row *r, const struct plan *p, const pm_limits *l, int form, bool first)
+static void print_row_json(const struct row *r, const struct plan *p, const pm_limits *l)
 {
-    if (form == 'j') {
-        printf("%s\n {\"model\": ", first ? "" : ",");
-        put_json(r->model, strlen(r->model));
-        printf(", \"dtype\": \"%s\", \"threads\": %d, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, \"peak_memory_mib\": %.2f, "
-               "\"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f}",
-               r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, l->int8_tops, l->read_gb_s, r->prefill_pct,
-               r->decode_pct);
-        return;
-    }
-    const char *format = form == 'm' ? "| %s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.0f | %.0f |\n" : "%-18s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.0f %%%8.0f %%\n";
-    printf(format, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct, r->decode_pct);
+    fputs(" {\"model\": ", stdout);
+    put_json(r->model, strlen(r->model));
+    printf(", \"dtype\": \"%s\", \"threads\": %d, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, "
+           "\"peak_memory_mib\": %.2f, \"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f}",
+           r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, l->int8_tops, l->read_gb_s, r->prefill_pct,
+           r->decode_pct);
 }
 
-static void print_head(const struct plan *p, const pm_limits *l, int form, int threads)
+static void print_row(const struct row *r, const struct plan *p, bool markdown)
 {
-    if (form == 'j') {
-        putchar('[');
-        return;
-    }
+    const char *format = markdown ? "| %*s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f |\n" : "%*s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%\n";
+    printf(format, markdown ? 0 : -p->name_width, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct,
+           r->decode_pct);
+}
+
+static void print_head(const struct plan *p, const pm_limits *l, bool markdown, int threads)
+{
     printf("%d threads; int8 dot peak %.3f TOPS, FMA peak %.0f GFLOPS, memory read %.1f GB/s, measured in this run; median of %lld\n", threads, l->int8_tops, l->f32_gflops, l->read_gb_s,
            (long long)p->repeats);
-    if (form == 'm')
-        puts("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tok/s | memory (MiB) | prefill % of peak | decode % of read |\n|---|---|---|---|---|---|---|---|---|---|");
-    else printf("%-18s %-11s %6s %6s %10s %9s %10s %8s %9s %9s\n", "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+    if (markdown)
+        puts("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |\n|---|---|---|---|---|---|---|---|---|---|");
+    else printf("%*s %-11s %6s %6s %10s %9s %10s %8s %9s %9s\n", -p->name_width, "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+}
+
+/* Measures and prints each file; the limits after the first one, so that wrong files and options are told at once. A file that fails ends it; what was printed
+   before stays, and JSON is closed. */
+static int measure_all(const struct positional *files, const struct plan *p, bool json, bool markdown)
+{
+    int rc = EXIT_OK;
+    pm_limits limit = { 0 }, *l = &limit;
+    bool some = false;
+    for (size_t i = 0; i < files->n; i++) {
+        struct row r = { 0 };
+        if ((rc = in_child(files->v[i], p, &r, sizeof r)) != EXIT_OK || (!i && (rc = in_child(NULL, p, l, sizeof *l)) != EXIT_OK)) break;
+        r.prefill_pct = r.prefill_pct < 0 ? -100 * r.prefill_pct / (l->f32_gflops * 1e9) : 100 * r.prefill_pct / (l->int8_tops * 1e12);
+        r.decode_pct = 100 * r.decode_pct / (l->read_gb_s * 1e9);
+        if (json) {
+            puts(i ? "," : "[");
+            print_row_json(&r, p, l);
+        } else {
+            if (!i) print_head(p, l, markdown, r.threads);
+            print_row(&r, p, markdown);
+        }
+        fflush(stdout);
+        some = true;
+    }
+    if (json && some) puts("\n]");
+    return rc;
 }
 
 static int bench(int argc, char **argv)
 {
     struct positional pos = { 0 };
-    struct plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5 };
+    struct plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .name_width = 18 };
     bool json = false, markdown = false;
+    pm_kv_type kv;
     const struct arg table[] = {
-        { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (128)" }, { "-n", ARG_INT, &p.n_new, 1, 1 << 22, "N", "new tokens (64)" },
-        { "-r", ARG_INT, &p.repeats, 1, 1000, "N", "repeats, of which the median is printed (5)" }, { "--json", ARG_FLAG, &json, 0, 0, NULL, "print a JSON array" },
-        { "--markdown", ARG_FLAG, &markdown, 0, 0, NULL, "print a table for a page" }, ARG_THREADS(p.r), ARG_ISA(p.r), ARG_CHUNK(p.r), ARG_KV(p.r), ARG_CTX(p.r), ARG_END,
+        { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (default 128)" },
+        { "-n", ARG_INT, &p.n_new, 1, 1 << 22, "N", "new tokens (default 64)" },
+        { "-r", ARG_INT, &p.repeats, 1, 1000, "N", "repeats, of which the median is printed (default 5)" },
+        { "--json", ARG_FLAG, &json, 0, 0, NULL, "print a JSON array" },
+        { "--markdown", ARG_FLAG, &markdown, 0, 0, NULL, "print a Markdown table" },
+        ARG_CTX(p.r), ARG_CHUNK(p.r), ARG_KV(p.r), ARG_THREADS(p.r), ARG_ISA(p.r), ARG_END,
     };
     int rc = args_parse(&cmd_bench, table, argc, argv, &pos);
     if (rc >= 0) return rc;
     if (pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file");
-    pm_limits l = { 0 };
-    if ((rc = in_child(NULL, &p, &l, sizeof l)) != EXIT_OK) return rc;
-    int form = json ? 'j' : markdown ? 'm' : 't';
-    bool first = true;
-    for (size_t i = 0; i < pos.n && rc == EXIT_OK; i++) {
-        struct row r = { 0 };
-        if ((rc = in_child(pos.v[i], &p, &r, sizeof r)) != EXIT_OK) break;
-        r.prefill_pct = r.prefill_pct < 0 ? -100 * r.prefill_pct / (l.f32_gflops * 1e9) : 100 * r.prefill_pct / (l.int8_tops * 1e12);
-        r.decode_pct = 100 * r.decode_pct / (l.read_gb_s * 1e9);
-        if (first) print_head(&p, &l, form, r.threads);
-        print_row(&r, &p, &l, form, first);
-        fflush(stdout);
-        first = false;
+    if (json && markdown) return args_usage(&cmd_bench, "--json and --markdown exclude each other");
+    if ((rc = parse_kv(p.r.kv, &kv)) >= 0) return rc;
+    for (size_t i = 0; i < pos.n; i++) {    /* a wrong name is told before the measuring begins */
+        struct opened o = { 0 };
+        if ((rc = open_model(&o, pos.v[i])) >= 0) return rc;
+        int width = (int)strnlen(o.info.name, sizeof ((struct row *)0)->model - 1);
+        if (width > p.name_width) p.name_width = width;
+        close_all(&o);
     }
-    if (json && !first) puts("\n]");
-    return rc;
+    return measure_all(&pos, &p, json, markdown);
 }
 
 const struct command cmd_bench = {
-    "bench", "TTFT, tokens per second, memory, and how near the limit that is", "bench FILE... [-p 128] [-n 64] [-r 5] [--json|--markdown] [options]",
-    "Prints the table of RKLLM's benchmark page. The memory bandwidth and the int8 dot peak of the same threads are measured in the same run; \"prefill\" is the share of\n"
-    "the int8 peak (f16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" the share of the bandwidth that reading the\n"
-    "weights took. TTFT is prefill plus the first token.\n\n"
-    "  pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice",
+    "bench", "TTFT, tokens per second, memory, and how near the limit that is", "bench FILE... [options]",
+    "Prints the table of RKLLM's benchmark page. The memory bandwidth and the int8 dot peak of the same threads are measured in the same run: \"prefill\" is the share of the int8 peak (f16 and "
+    "bf16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" is the share of the bandwidth that reading the weights took. TTFT is the prompt "
+    "and the first token.",
+    "pumice bench m-w8a8.pumice m-w4a16.pumice -p 512 -n 128\n"
+    "pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice --markdown",
     bench
 };

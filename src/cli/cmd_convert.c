@@ -1,15 +1,24 @@
 /* Owns: `pumice convert` and `pumice synth`. */
 #include "cli/common.h"
 
-#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static int finish(pm_status st, const pm_error *err, const char *output, double start)
 {
+    struct stat file;
     progress_end();
     if (st) return report(err);
-    fprintf(stderr, "%s written in %.1f s\n", output, now_seconds() - start);
+    double mib = stat(output, &file) == 0 ? (double)file.st_size / 1048576 : 0;
+    fprintf(stderr, "%s: %.1f MiB, written in %.1f s\n", output, mib, now_seconds() - start);
     return EXIT_OK;
+}
+
+/* The output would replace the file that is being read. */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 static int parse_rotate(const struct command *c, const char *text, pm_rotate *out)
@@ -37,13 +46,13 @@ static int convert(int argc, char **argv)
     int64_t threads = 0;
     const struct arg table[] = {
         { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
-        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128/g256/g512, w4a16, w4a16_g32/g64/g128" },
-        { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "auto (default), on, off: rotate inputs of integer linears to spread outliers" },
-        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the head in 8 bit beside a 4-bit body; same: as the body" },
+        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128" },
+        { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "rotate the inputs of integer linears, which spreads outliers: auto (default), on or off" },
+        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the output head in 8 bit even where the body has 4; same: as the body" },
         { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "text whose activations weight the quantization errors" },
-        { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "tokenizer and template only; needs no weights" },
-        { "--name", ARG_TEXT, &p.name, 0, 0, "NAME", "the model's name in the file" },
-        { "--threads", ARG_INT, &threads, 1, PM_MAX_THREADS, "N", "threads" },
+        { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "only tokenizer and chat template; needs no weights" },
+        { "--name", ARG_TEXT, &p.name, 0, 0, "NAME", "the model's name in the file (default: from the source)" },
+        { "--threads", ARG_INT, &threads, 1, PM_MAX_THREADS, "N", "threads (default: the CPUs this process may use)" },
         ARG_END,
     };
     int rc = args_parse(&cmd_convert, table, argc, argv, &pos);
@@ -51,6 +60,7 @@ static int convert(int argc, char **argv)
     if (pos.n != 1) return args_usage(&cmd_convert, "give one checkpoint folder or GGUF file");
     if (!p.output) return args_usage(&cmd_convert, "-o FILE is missing");
     if ((rc = parse_rotate(&cmd_convert, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_convert, head, &p.head_same)) >= 0) return rc;
+    if (same_file(pos.v[0], p.output)) return args_usage(&cmd_convert, "-o %s is the source itself", p.output);
     p.source = pos.v[0];
     p.n_threads = (int)threads;
     pm_error err = { 0 };
@@ -66,23 +76,16 @@ static int synth(int argc, char **argv)
     const char *rotate = NULL, *head = NULL;
     int64_t seed = 0;
     const struct arg table[] = {
-        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "as for convert" },
+        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "as for convert (default w8a8)" },
         { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
-        { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "auto (default: on for integer dtypes), on, off" },
-        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default) or same" },
-        { "--seed", ARG_INT, &seed, 0, 0, "N", "of the random weights (0)" },
+        { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "auto (default: on for integer dtypes), on or off" },
+        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "the output head: w8 (default) or same, as the body" },
+        { "--seed", ARG_INT, &seed, 0, 0, "N", "of the random weights (default 0)" },
         ARG_END,
     };
     int rc = args_parse(&cmd_synth, table, argc, argv, &pos);
     if (rc >= 0) return rc;
-    if (pos.n != 1) {
-        const char *names[64];
-        size_t n = pm_synth_list(names, 64);
-        fputs("known models:", stderr);
-        for (size_t i = 0; i < n && i < 64; i++) fprintf(stderr, " %s", names[i]);
-        fputc('\n', stderr);
-        return args_usage(&cmd_synth, "give one model's name");
-    }
+    if (pos.n != 1) return args_usage(&cmd_synth, "give one model's name");
     if (!p.output) return args_usage(&cmd_synth, "-o FILE is missing");
     if ((rc = parse_rotate(&cmd_synth, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_synth, head, &p.head_same)) >= 0) return rc;
     p.model = pos.v[0];
@@ -93,17 +96,21 @@ static int synth(int argc, char **argv)
     return finish(pm_synth(&p, &err), &err, p.output, start);
 }
 
+/* tests/cli/synth.sh compares this with pm_synth_list(), through the error message of an unknown name. */
+#define SYNTH_NAMES "tiny, smollm2-135m, smollm2-360m, smollm2-1.7b, qwen2-0.5b, qwen2.5-1.5b, qwen3-0.6b, tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b or llama-3-8b"
+
 const struct command cmd_convert = {
     "convert", "make a .pumice file of a checkpoint folder or a GGUF file", "convert SOURCE -o FILE [options]",
-    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files) or a GGUF file. The result is one file with weights,\n"
-    "tokenizer and chat template, in the order in which the kernels read it. It appears under its name only when it is complete.\n\n"
-    "  pumice convert ./Qwen2-0.5B-Instruct -o qwen2.pumice\n"
-    "  pumice convert model.Q4_0.gguf --dtype w4a16_g32 -o model.pumice     # takes the four bits over without loss",
+    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files) or a GGUF file. The result is one file with weights, tokenizer and chat template, in the order in which the "
+    "kernels read it. It appears under its name only when it is complete.",
+    "pumice convert ./Qwen2-0.5B-Instruct -o qwen2.pumice\n"
+    "pumice convert model.Q4_0.gguf --dtype w4a16_g32 -o model.pumice",
     convert
 };
 const struct command cmd_synth = {
-    "synth", "make a model with random weights in a known shape, to measure speed", "synth NAME --dtype TYPE -o FILE [options]",
-    "Random weights in the true shape of a known model. It says nothing sensible, but it is as fast and as large as the real one.\n\n"
-    "  pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice",
+    "synth", "make a model with random weights in a known shape, to measure speed", "synth NAME -o FILE [options]",
+    "Random weights in the true shape of a known model: it says nothing sensible, but is as fast and as large as the real one. NAME is " SYNTH_NAMES ".",
+    "pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice\n"
+    "pumice synth tiny --dtype f16 -o tiny.pumice && pumice inspect tiny.pumice",
     synth
 };

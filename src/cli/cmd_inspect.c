@@ -2,8 +2,6 @@
 #include "cli/common.h"
 
 #include <jansson.h>
-#include <stdio.h>
-#include <string.h>
 
 static double mib(const json_t *j, const char *key)
 {
@@ -23,7 +21,8 @@ static void print_text(const char *path, const json_t *j)
 {
     const json_t *m = json_object_get(j, "model"), *layers = json_object_get(m, "layers"), *first = json_array_get(layers, 0), *v;
     const json_t *attn = json_object_get(first, "attn"), *ffn = json_object_get(first, "ffn"), *tok = json_object_get(j, "tokenizer");
-    printf("%s: %s, %s, %.1f MiB, %.1f M parameters\n", path, json_string_value(json_object_get(m, "name")), json_string_value(json_object_get(m, "dtype")), mib(j, "file_bytes"),
+    char name[128];
+    printf("%s: %s, %s, %.1f MiB, %.1f M parameters\n", path, clean(json_string_value(json_object_get(m, "name")), name, sizeof name), json_string_value(json_object_get(m, "dtype")), mib(j, "file_bytes"),
            (double)json_integer_value(json_object_get(j, "parameters")) * 1e-6);
     printf("tokenizer: %s, %lld ids; chat template: %s; end of turn:", json_string_value(json_object_get(tok, "kind")), (long long)json_integer_value(json_object_get(tok, "n_vocab")),
            json_is_true(json_object_get(j, "chat_template")) ? "yes" : "none");
@@ -62,7 +61,7 @@ static int inspect(int argc, char **argv)
     bool verify = false, json = false;
     const struct arg table[] = {
         { "--verify", ARG_FLAG, &verify, 0, 0, NULL, "recompute the hash of every tensor" },
-        { "--json", ARG_FLAG, &json, 0, 0, NULL, "everything, as JSON" },
+        { "--json", ARG_FLAG, &json, 0, 0, NULL, "print everything as JSON, every tensor too" },
         ARG_ISA(r), ARG_END,
     };
     int rc = args_parse(&cmd_inspect, table, argc, argv, &pos);
@@ -73,20 +72,25 @@ static int inspect(int argc, char **argv)
     char *text = NULL;
     r.threads = 1;
     if ((rc = open_engine(&o, &r)) >= 0) return rc;
+    if ((rc = open_model(&o, pos.v[0])) >= 0) goto done;     /* names the file in what it reports */
+    rc = EXIT_OK;
     if (pm_inspect(pos.v[0], verify, o.engine, &text, &err)) rc = report(&err);
-    else if (json) rc = puts(text) < 0 ? EXIT_RUN : EXIT_OK;
+    else if (json) puts(text);
     else {
         json_t *j = json_loads(text, 0, NULL);
         print_text(pos.v[0], j);
         json_decref(j);
-        rc = EXIT_OK;
     }
+done:
     pm_free(text);
     close_all(&o);
     return rc;
 }
 
 const struct command cmd_inspect = {
-    "inspect", "what is in a .pumice file, and what it will need", "inspect FILE [--verify] [--json]",
-    "Blocks, shapes, dtypes, memory for several contexts, tokenizer, and which kernel tier serves each operation on this machine.", inspect
+    "inspect", "what is in a .pumice file, and what it will need", "inspect FILE [options]",
+    "Prints blocks, shapes, dtypes, the memory that several contexts take, the tokenizer, and which kernel tier serves each operation on this machine.",
+    "pumice inspect m.pumice\n"
+    "pumice inspect m.pumice --verify",
+    inspect
 };

@@ -1,12 +1,16 @@
-/* Owns: the small things that all commands need. */
+/*
+ * Owns: the small things that all commands need.
+ *
+ * Signals: the handler only sets a flag and asks the session to stop, which is one atomic store; the command notices, tidies up and returns 128 + the signal's number.
+ */
 #include "cli/common.h"
 
 #include <errno.h>
 #include <signal.h>
-#include <stdatomic.h>
-#include <stdio.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,22 +29,53 @@ int exit_code(pm_status s)
 
 int report(const pm_error *err)
 {
-    fprintf(stderr, "pumice: %s", err->msg[0] ? err->msg : pm_status_name(err->code));
-    if (err->byte_offset != PM_NO_OFFSET && err->code) fprintf(stderr, " (at byte %llu)", (unsigned long long)err->byte_offset);
+    if (err->code == PM_ABORTED) return complain(interrupt_code(), "interrupted");
+    const char *msg = err->msg[0] ? err->msg : pm_status_name(err->code);
+    if (err->byte_offset != PM_NO_OFFSET && err->code && !strstr(msg, "byte ")) return complain(exit_code(err->code), "%s (at byte %llu)", msg, (unsigned long long)err->byte_offset);
+    return complain(exit_code(err->code), "%s", msg);
+}
+
+int complain(int code, const char *fmt, ...)
+{
+    va_list ap;
+    fflush(stdout);     /* what was said before stands before */
+    fputs("pumice: ", stderr);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
     fputc('\n', stderr);
-    return exit_code(err->code);
+    return code;
+}
+
+/* What to do about a file that is no .pumice file but could become one; NULL when there is nothing to advise. */
+static const char *advice(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) return NULL;
+    if (S_ISDIR(st.st_mode)) return "a checkpoint folder? Make a .pumice file of it first";
+    const char *dot = strrchr(path, '.');
+    char magic[4] = { 0 };
+    FILE *f = S_ISREG(st.st_mode) ? fopen(path, "rb") : NULL;
+    size_t n = f ? fread(magic, 1, 4, f) : 0;
+    if (f) fclose(f);
+    if (n == 4 && memcmp(magic, "GGUF", 4) == 0) return "this is a GGUF file. Make a .pumice file of it first";
+    if (dot && strcmp(dot, ".safetensors") == 0) return "this is a checkpoint's weights. Make a .pumice file of its folder first";
+    return NULL;
 }
 
 int open_model(struct opened *o, const char *path)
 {
     pm_error err = { 0 };
-    if (pm_model_open(path, &o->model, &err)) {
-        if (!strstr(err.msg, path)) fprintf(stderr, "pumice: %s: ", path), fprintf(stderr, "%s\n", err.msg);
-        else return report(&err);
-        return exit_code(err.code);
+    pm_status st = pm_model_open(path, &o->model, &err);
+    if (!st) {
+        pm_model_get_info(o->model, &o->info);
+        return -1;
     }
-    pm_model_get_info(o->model, &o->info);
-    return -1;
+    const char *hint = advice(path);
+    if (hint) return complain(EXIT_INPUT, "%s: %s: pumice convert SOURCE -o FILE", path, hint);
+    if (strstr(err.msg, path)) return report(&err);
+    fprintf(stderr, "pumice: %s: %s\n", path, err.msg);
+    return exit_code(err.code);
 }
 
 int open_engine(struct opened *o, const struct run_options *r)
@@ -60,8 +95,7 @@ int parse_kv(const char *text, pm_kv_type *out)
             *out = (pm_kv_type)i;
             return -1;
         }
-    fprintf(stderr, "pumice: --kv must be f16, f32 or int8, not \"%s\"\n", text);
-    return EXIT_USAGE;
+    return complain(EXIT_USAGE, "--kv must be f16, f32 or int8, not \"%s\"", text);
 }
 
 int open_session(struct opened *o, const struct run_options *r)
@@ -90,15 +124,14 @@ char *read_file(const char *path, size_t *len, int *code)
     *len = 0;
     *code = EXIT_INPUT;
     if (!f) {
-        fprintf(stderr, "pumice: cannot open %s: %s\n", path, strerror(errno));
+        complain(EXIT_INPUT, "cannot open %s: %s", path, strerror(errno));
         return NULL;
     }
     for (;;) {
         if (*len + 65536 + 1 > cap) {
             char *p = realloc(data, cap = (cap ? cap * 2 : 1 << 17));
             if (!p) {
-                fprintf(stderr, "pumice: %s is too large for memory\n", path);
-                *code = EXIT_SPACE;
+                *code = complain(EXIT_SPACE, "%s is too large for memory", path);
                 goto fail;
             }
             data = p;
@@ -108,7 +141,7 @@ char *read_file(const char *path, size_t *len, int *code)
         if (n == 0) break;
     }
     if (ferror(f)) {
-        fprintf(stderr, "pumice: cannot read %s: %s\n", path, strerror(errno));
+        complain(EXIT_INPUT, "cannot read %s: %s", path, strerror(errno));
         goto fail;
     }
     if (f != stdin) fclose(f);
@@ -117,6 +150,16 @@ char *read_file(const char *path, size_t *len, int *code)
 fail:
     free(data);
     if (f != stdin) fclose(f);
+    return NULL;
+}
+
+char *read_text(const char *path, size_t *len, int *code)
+{
+    char *text = read_file(path, len, code);
+    size_t n = text ? strlen(text) : 0;
+    if (!text || n == *len) return text;
+    *code = complain(EXIT_INPUT, "%s holds a NUL at byte %zu: it is not a text file", path, n);
+    free(text);
     return NULL;
 }
 
@@ -138,15 +181,68 @@ int32_t *parse_ids(const char *text, size_t *n, int *code)
         char *end;
         errno = 0;
         long long v = strtoll(p, &end, 10);
-        if (end == p || errno || v < INT32_MIN || v > INT32_MAX) {
-            fprintf(stderr, "pumice: ids must be whole numbers; at character %zu stands \"%.20s\"\n", (size_t)(p - text), p);
+        if (end == p || (*end && !strchr(" ,\t\r\n", *end)) || errno || v < INT32_MIN || v > INT32_MAX) {
+            complain(EXIT_USAGE, "ids must be whole numbers; at character %zu stands \"%.20s\"", (size_t)(p - text), p);
             free(ids);
             return NULL;
         }
         ids[(*n)++] = (int32_t)v;
         p = end;
     }
-    return ids;
+    if (*n) return ids;
+    complain(EXIT_USAGE, "there are no ids; give some, such as \"1 2 3\"");
+    free(ids);
+    return NULL;
+}
+
+/* ---- output files ---- */
+
+int output_open(struct output *o, const char *path)
+{
+    struct stat st;
+    *o = (struct output){ .path = path };
+    if (strcmp(path, "-") == 0) {
+        o->f = stdout;
+        return -1;
+    }
+    bool there = lstat(path, &st) == 0;     /* a link, such as /dev/stdout, stays one: it is written through */
+    if (there && S_ISDIR(st.st_mode)) return complain(EXIT_RUN, "cannot write %s: it is a folder; give the name of a file", path);
+    if (!there || S_ISREG(st.st_mode)) {
+        size_t room = strlen(path) + 32;
+        if (!(o->tmp = malloc(room))) return complain(EXIT_SPACE, "out of memory");
+        snprintf(o->tmp, room, "%s.tmp-%ld", path, (long)getpid());
+    }
+    if ((o->f = fopen(o->tmp ? o->tmp : path, "wb"))) return -1;
+    complain(EXIT_RUN, "cannot create %s: %s", path, strerror(errno));
+    free(o->tmp);
+    o->tmp = NULL;
+    return EXIT_RUN;
+}
+
+int output_commit(struct output *o)
+{
+    bool failed = ferror(o->f);
+    if (o->f == stdout) failed = fflush(stdout) != 0 || failed;
+    else failed = fclose(o->f) != 0 || failed;
+    o->f = NULL;
+    if (!failed && o->tmp && rename(o->tmp, o->path) != 0) failed = true;
+    if (failed) {
+        complain(EXIT_RUN, "cannot write %s: %s", o->path, strerror(errno));
+        output_discard(o);
+        return EXIT_RUN;
+    }
+    free(o->tmp);
+    *o = (struct output){ 0 };
+    return -1;
+}
+
+void output_discard(struct output *o)
+{
+    if (!o) return;
+    if (o->f && o->f != stdout) fclose(o->f);
+    if (o->tmp) remove(o->tmp);
+    free(o->tmp);
+    *o = (struct output){ 0 };
 }
 
 double now_seconds(void)
@@ -186,12 +282,14 @@ void progress_end(void)
     if (isatty(2)) fprintf(stderr, "\r%*s\r", 90, "");
 }
 
+/* ---- signals ---- */
+
 static pm_session *volatile session_to_stop;
-static volatile sig_atomic_t was_interrupted;
+static volatile sig_atomic_t last_signal, was_interrupted;
 
 static void on_interrupt(int sig)
 {
-    (void)sig;
+    last_signal = sig;
     was_interrupted = 1;
     pm_session *s = session_to_stop;
     if (s) pm_session_abort(s);
@@ -199,10 +297,12 @@ static void on_interrupt(int sig)
 
 void catch_interrupt(pm_session *session)
 {
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     session_to_stop = session;
-    was_interrupted = 0;
+    if (last_signal == SIGINT) was_interrupted = 0;     /* who asked us to end is not forgotten: only Ctrl-C is about one answer */
+    if (was_interrupted && session) pm_session_abort(session);
     struct sigaction sa = { .sa_handler = on_interrupt };
-    sigaction(SIGINT, &sa, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &sa, NULL);
 }
 
 bool interrupted(void)
@@ -210,15 +310,51 @@ bool interrupted(void)
     return was_interrupted != 0;
 }
 
+int interrupt_code(void)
+{
+    return last_signal ? 128 + last_signal : EXIT_INTERRUPT;
+}
+
+/* ---- text for others ---- */
+
+/* Bytes of the UTF-8 character at s, 0 when it is not one. */
+static size_t character(const unsigned char *s, size_t len)
+{
+    size_t n = s[0] < 0x80 ? 1 : s[0] >= 0xC2 && s[0] < 0xE0 ? 2 : s[0] >= 0xE0 && s[0] < 0xF0 ? 3 : s[0] >= 0xF0 && s[0] < 0xF5 ? 4 : 0;
+    if (n == 0 || n > len) return 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xC0) != 0x80) return 0;
+    bool overlong = (s[0] == 0xE0 && s[1] < 0xA0) || (s[0] == 0xF0 && s[1] < 0x90), beyond = (s[0] == 0xED && s[1] > 0x9F) || (s[0] == 0xF4 && s[1] > 0x8F);
+    return overlong || beyond ? 0 : n;
+}
+
 void put_json(const char *s, size_t len)
 {
+    const unsigned char *p = (const unsigned char *)s;
     putchar('"');
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c == '"' || c == '\\') printf("\\%c", c);
-        else if (c == '\n') fputs("\\n", stdout);
-        else if (c < 0x20 || c == 0x7F) printf("\\u%04x", c);
-        else putchar(c);
+    for (size_t i = 0, n; i < len; i += n) {
+        n = character(p + i, len - i);
+        if (n == 0) {
+            fputs("\\ufffd", stdout);
+            n = 1;
+        } else if (p[i] == '"' || p[i] == '\\') printf("\\%c", p[i]);
+        else if (p[i] == '\n') fputs("\\n", stdout);
+        else if (p[i] < 0x20 || p[i] == 0x7F) printf("\\u%04x", p[i]);
+        else fwrite(p + i, 1, n, stdout);
     }
     putchar('"');
+}
+
+void put_json_number(const char *key, double v)
+{
+    if (v - v == 0) printf("\"%s\": %.6g", key, v);
+    else printf("\"%s\": null", key);
+}
+
+const char *clean(const char *s, char *buf, size_t room)
+{
+    size_t n = 0;
+    for (; s && s[n] && n + 1 < room; n++) buf[n] = (unsigned char)s[n] < 0x20 || s[n] == 0x7F ? '?' : s[n];
+    buf[n] = '\0';
+    return buf;
 }

@@ -6,7 +6,6 @@
 #include "cli/common.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -84,14 +83,23 @@ static void print(const struct eval *e, bool json, size_t ctx)
     if (json) {
         printf("{\"model\": ");
         put_json(e->a.info.name, strlen(e->a.info.name));
-        printf(", \"dtype\": \"%s\", \"ctx\": %zu, \"positions\": %zu, \"perplexity\": %.6g, \"nll\": %.6g", e->a.info.dtype, ctx, t->n, ppl, t->nll / n);
-        if (e->against)
-            printf(", \"against_dtype\": \"%s\", \"against_perplexity\": %.6g, \"kl\": %.6g, \"kl_max\": %.6g, \"top1\": %.6g", e->b.info.dtype, exp(t->nll2 / n), t->kl / n, t->kl_max,
-                   (double)t->same / n);
+        printf(", \"dtype\": \"%s\", \"ctx\": %zu, \"positions\": %zu, ", e->a.info.dtype, ctx, t->n);
+        put_json_number("perplexity", ppl);
+        fputs(", ", stdout);
+        put_json_number("nll", t->nll / n);
+        if (e->against) {
+            const struct { const char *key; double v; } more[] = { { "against_perplexity", exp(t->nll2 / n) }, { "kl", t->kl / n }, { "kl_max", t->kl_max }, { "top1", (double)t->same / n } };
+            printf(", \"against_dtype\": \"%s\"", e->b.info.dtype);
+            for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
+                fputs(", ", stdout);
+                put_json_number(more[i].key, more[i].v);
+            }
+        }
         puts("}");
         return;
     }
-    printf("%s %s: perplexity %.4f over %zu positions in windows of %zu\n", e->a.info.name, e->a.info.dtype, ppl, t->n, ctx);
+    char name[128];
+    printf("%s %s: perplexity %.4f over %zu positions in windows of %zu\n", clean(e->a.info.name, name, sizeof name), e->a.info.dtype, ppl, t->n, ctx);
     if (e->against)
         printf("against %s (perplexity %.4f): KL %.5f nats (largest %.3f), top-1 agreement %.2f %%\n", e->b.info.dtype, exp(t->nll2 / n), t->kl / n, t->kl_max, 100 * (double)t->same / n);
 }
@@ -105,12 +113,9 @@ static int eval_text(struct eval *e, const char *text, size_t len, size_t ctx, b
     if (!st) st = pm_tokenize(e->a.model, "", 0, PM_TOKENIZE_ADD_SPECIAL, &probe, &n_probe, &err);
     lead = n_probe && e->a.info.bos_id >= 0 && probe[0] == e->a.info.bos_id ? 1 : 0;
     int rc = -1;
-    if (!st && n < 2) {
-        fputs("pumice: the text has fewer than two tokens: nothing to score\n", stderr);
-        rc = EXIT_INPUT;
-    }
-    if (!win) rc = EXIT_SPACE;
-    for (size_t at = 0; !st && rc < 0 && at + 1 < n; at += ctx - lead) {
+    if (!st && n < 2) rc = complain(EXIT_INPUT, "the text has fewer than two tokens: nothing to score");
+    if (!win) rc = complain(EXIT_SPACE, "out of memory");
+    for (size_t at = 0; !st && rc < 0 && !interrupted() && at + 1 < n; at += ctx - lead) {
         size_t m = n - at < ctx - lead ? n - at : ctx - lead;
         if (lead) win[0] = e->a.info.bos_id;
         memcpy(win + lead, ids + at, m * sizeof *win);
@@ -120,7 +125,7 @@ static int eval_text(struct eval *e, const char *text, size_t len, size_t ctx, b
         progress_bar(NULL, "eval", "", at + m, n);
     }
     progress_end();
-    if (rc < 0) rc = interrupted() ? EXIT_INTERRUPT : st ? report(&err) : EXIT_OK;
+    if (rc < 0) rc = interrupted() ? complain(interrupt_code(), "interrupted") : st ? report(&err) : EXIT_OK;
     if (rc == EXIT_OK) print(e, json, ctx);
     pm_free(ids);
     pm_free(probe);
@@ -135,15 +140,16 @@ static int eval(int argc, char **argv)
     const char *file = NULL, *against = NULL;
     bool json = false;
     const struct arg table[] = {
-        { "--text", ARG_TEXT, &file, 0, 0, "F", "the text file to score" },
+        { "--text", ARG_TEXT, &file, 0, 0, "F", "the text file to score (- is standard input)" },
         { "--against", ARG_TEXT, &against, 0, 0, "FILE2", "a second model of the same vocabulary: KL(FILE2 || FILE) and top-1 agreement" },
-        { "--ctx", ARG_INT, &r.ctx, 2, 1 << 20, "N", "tokens of a window (512)" },
+        { "--ctx", ARG_INT, &r.ctx, 2, 1 << 20, "N", "tokens of a window (default 512)" },
         { "--json", ARG_FLAG, &json, 0, 0, NULL, "print one JSON object" },
         ARG_THREADS(r), ARG_ISA(r), ARG_KV(r), ARG_END,
     };
     int rc = args_parse(&cmd_eval, table, argc, argv, &pos);
     if (rc >= 0) return rc;
-    if (pos.n != 1 || !file) return args_usage(&cmd_eval, "give one .pumice file and --text");
+    if (pos.n != 1) return args_usage(&cmd_eval, "give one .pumice file");
+    if (!file) return args_usage(&cmd_eval, "--text F is missing: the text to score");
     struct eval e = { .against = against != NULL };
     size_t len;
     char *text = read_file(file, &len, &rc);
@@ -152,13 +158,12 @@ static int eval(int argc, char **argv)
     if (against) {
         if ((rc = open_model(&e.b, against)) >= 0 || (rc = open_session(&e.b, &r)) >= 0) goto done;
         if (e.a.info.n_vocab != e.b.info.n_vocab) {
-            fprintf(stderr, "pumice: the vocabularies differ: %u and %u ids\n", e.a.info.n_vocab, e.b.info.n_vocab);
-            rc = EXIT_INPUT;
+            rc = complain(EXIT_INPUT, "the two models cannot be compared: their vocabularies have %u and %u ids", e.a.info.n_vocab, e.b.info.n_vocab);
             goto done;
         }
         e.kept = malloc((size_t)BLOCK * e.a.info.n_vocab * sizeof *e.kept);
         if (!e.kept) {
-            rc = EXIT_SPACE;
+            rc = complain(EXIT_SPACE, "out of memory");
             goto done;
         }
     }
@@ -173,8 +178,10 @@ done:
 }
 
 const struct command cmd_eval = {
-    "eval", "perplexity of a text, and distance to another model", "eval FILE --text F [--against FILE2] [--ctx 512] [--json]",
-    "The text is cut into windows that do not overlap. Perplexity is over all tokens but the first of each window.\n\n"
-    "  pumice eval model-w8a8.pumice --text book.txt --against model-f16.pumice",
+    "eval", "perplexity of a text, and distance to another model", "eval FILE --text F [--against FILE2] [options]",
+    "The text is cut into windows that do not overlap. Perplexity is over all tokens but the first of each window. With --against, how far FILE is from FILE2 on the same text: the mean "
+    "Kullback-Leibler divergence of their predictions, in nats, and how often both would choose the same token.",
+    "pumice eval m.pumice --text book.txt\n"
+    "pumice eval m-w8a8.pumice --text book.txt --against m-f16.pumice --json",
     eval
 };

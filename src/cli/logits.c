@@ -1,20 +1,18 @@
 /* Owns: `pumice logits`: every position's logits as a NumPy file, and their hash. */
 #include "cli/common.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct sink { FILE *f; bool hash, failed; pm_sha256 sha; };
+struct sink { FILE *f; bool hash; pm_sha256 sha; };
 
 static int take(void *user, size_t position, const float *logits, size_t n)
 {
     struct sink *s = user;
     (void)position;
     if (s->hash) pm_sha256_update(&s->sha, logits, n * sizeof *logits);
-    if (s->f && fwrite(logits, sizeof *logits, n, s->f) != n) s->failed = true;
-    return s->failed || interrupted();
+    if (s->f && fwrite(logits, sizeof *logits, n, s->f) != n) return 1;
+    return interrupted();
 }
 
 /* NumPy's format, version 1: magic, header length, a Python dict padded to 64 bytes. */
@@ -33,7 +31,7 @@ static int32_t *get_ids(const struct opened *o, const char *ids, const char *ids
     if (ids) return parse_ids(ids, n, code);
     if (ids_file) {
         size_t len;
-        char *data = read_file(ids_file, &len, code);
+        char *data = read_text(ids_file, &len, code);
         int32_t *out = data ? parse_ids(data, n, code) : NULL;
         free(data);
         return out;
@@ -41,7 +39,30 @@ static int32_t *get_ids(const struct opened *o, const char *ids, const char *ids
     int32_t *out = NULL;
     pm_error err = { 0 };
     if (pm_tokenize(o->model, text, strlen(text), PM_TOKENIZE_ADD_SPECIAL, &out, n, &err)) *code = report(&err);
+    else if (*n == 0) {
+        *code = complain(EXIT_USAGE, "the text is empty: it has no tokens");
+        pm_free(out);
+        return NULL;
+    }
     return out;
+}
+
+/* Feeds the ids and writes what the sink wants. */
+static int compute(struct opened *o, const int32_t *ids, size_t n, const char *path, struct sink *sink)
+{
+    struct output out = { 0 };
+    pm_error err = { 0 };
+    int rc = path ? output_open(&out, path) : -1;
+    if (rc >= 0) return rc;
+    sink->f = out.f;
+    if (sink->f) npy_header(sink->f, n, o->info.n_vocab);
+    pm_sha256_init(&sink->sha);
+    catch_interrupt(o->session);
+    pm_status st = pm_session_feed_logits(o->session, ids, n, take, sink, &err);
+    if (st && !(out.f && ferror(out.f))) rc = report(&err);
+    else if (out.f) rc = output_commit(&out);       /* says so when the disk was full */
+    output_discard(&out);
+    return rc < 0 ? EXIT_OK : rc;
 }
 
 static int logits(int argc, char **argv)
@@ -51,43 +72,28 @@ static int logits(int argc, char **argv)
     const char *ids = NULL, *ids_file = NULL, *text = NULL, *output = NULL;
     struct sink sink = { 0 };
     const struct arg table[] = {
-        { "--ids", ARG_TEXT, &ids, 0, 0, "IDS", "token ids, e.g. \"1 2 3\"" }, { "--ids-file", ARG_TEXT, &ids_file, 0, 0, "F", "a file with ids" },
-        { "--text", ARG_TEXT, &text, 0, 0, "S", "text, with what the tokenizer adds (BOS)" }, { "-o", ARG_TEXT, &output, 0, 0, "OUT.npy", "float32 [tokens, vocabulary] in NumPy's format" },
+        { "--ids", ARG_TEXT, &ids, 0, 0, "IDS", "token ids, as in --ids \"1 2 3\"" },
+        { "--ids-file", ARG_TEXT, &ids_file, 0, 0, "F", "a file with ids (- is standard input)" },
+        { "--text", ARG_TEXT, &text, 0, 0, "S", "text, with what the tokenizer adds (BOS)" },
+        { "-o", ARG_TEXT, &output, 0, 0, "OUT.npy", "write float32 [tokens, vocabulary] in NumPy's format (- is standard output)" },
         { "--hash", ARG_FLAG, &sink.hash, 0, 0, NULL, "print the SHA-256 of those floats: the same on every machine" },
-        ARG_ISA(r), ARG_THREADS(r), ARG_CHUNK(r), ARG_CTX(r), ARG_KV(r), ARG_END,
+        ARG_CTX(r), ARG_CHUNK(r), ARG_KV(r), ARG_THREADS(r), ARG_ISA(r), ARG_END,
     };
     int rc = args_parse(&cmd_logits, table, argc, argv, &pos);
     if (rc >= 0) return rc;
     if (pos.n != 1) return args_usage(&cmd_logits, "give one .pumice file");
     if ((ids != NULL) + (ids_file != NULL) + (text != NULL) != 1) return args_usage(&cmd_logits, "give one of --ids, --ids-file and --text");
     if (!output && !sink.hash) return args_usage(&cmd_logits, "nothing to do with the logits: give -o OUT.npy, --hash, or both");
+    if (output && strcmp(output, "-") == 0 && sink.hash) return args_usage(&cmd_logits, "-o - and --hash would both write to standard output");
     struct opened o = { 0 };
-    pm_error err = { 0 };
     size_t n = 0;
     int32_t *list = NULL;
     if ((rc = open_model(&o, pos.v[0])) >= 0) return rc;
     if (!(list = get_ids(&o, ids, ids_file, text, &n, &rc))) goto done;
     if (!r.ctx && n > 4096) r.ctx = (int64_t)n;
     if ((rc = open_session(&o, &r)) >= 0) goto done;
-    if (output && !(sink.f = fopen(output, "wb"))) {
-        fprintf(stderr, "pumice: cannot create %s: %s\n", output, strerror(errno));
-        rc = EXIT_RUN;
-        goto done;
-    }
-    if (sink.f) npy_header(sink.f, n, o.info.n_vocab);
-    pm_sha256_init(&sink.sha);
-    catch_interrupt(o.session);
-    rc = pm_session_feed_logits(o.session, list, n, take, &sink, &err) ? exit_code(err.code) : EXIT_OK;
-    if (sink.f && fclose(sink.f) != 0) sink.failed = true;
-    sink.f = NULL;
-    if (sink.failed) {
-        fprintf(stderr, "pumice: cannot write %s: %s\n", output, strerror(errno));
-        rc = EXIT_RUN;
-    } else if (rc) {
-        report(&err);
-    }
-    if (rc && output) remove(output);
-    if (!rc && sink.hash) {
+    rc = compute(&o, list, n, output, &sink);
+    if (rc == EXIT_OK && sink.hash) {
         uint8_t digest[32];
         pm_sha256_final(&sink.sha, digest);
         for (int i = 0; i < 32; i++) printf("%02x", digest[i]);
@@ -101,8 +107,8 @@ done:
 
 const struct command cmd_logits = {
     "logits", "logits of every position, and their hash", "logits FILE (--ids IDS | --ids-file F | --text S) [-o OUT.npy] [--hash] [options]",
-    "The same file and tokens give the same hash on every machine, for any --threads, --chunk and --isa.\n\n"
-    "  pumice logits m.pumice --text \"Once upon a time\" --hash\n"
-    "  pumice logits m.pumice --ids \"1 2 3\" -o logits.npy",
+    "The same file and tokens give the same hash on every machine, for any --threads, --chunk and --isa. The KV cache's type changes it.",
+    "pumice logits m.pumice --text \"Once upon a time\" --hash\n"
+    "pumice logits m.pumice --ids \"1 2 3\" -o logits.npy",
     logits
 };

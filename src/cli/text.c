@@ -1,10 +1,11 @@
 /* Owns: `pumice tokenize` and `pumice template`. */
 #include "cli/common.h"
 
-#include <stdio.h>
+#include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static int decode(const struct opened *o, const char *text)
 {
@@ -51,24 +52,27 @@ static int tokenize(int argc, char **argv)
     const char *text = NULL, *file = NULL, *ids = NULL;
     bool add_special = false, as_ids = false, json = false;
     const struct arg table[] = {
-        { "--text", ARG_TEXT, &text, 0, 0, "S", "the text; default: standard input" },
-        { "--file", ARG_TEXT, &file, 0, 0, "F", "a file with the text" },
+        { "--text", ARG_TEXT, &text, 0, 0, "S", "the text (default: standard input)" },
+        { "--file", ARG_TEXT, &file, 0, 0, "F", "a file with the text (- is standard input)" },
         { "--add-special", ARG_FLAG, &add_special, 0, 0, NULL, "add what the post-processor adds (BOS and the like)" },
         { "--ids", ARG_FLAG, &as_ids, 0, 0, NULL, "print ids on one line (default)" },
         { "--json", ARG_FLAG, &json, 0, 0, NULL, "print ids and pieces as JSON" },
-        { "--decode", ARG_TEXT, &ids, 0, 0, "IDS", "print the text of ids instead, e.g. --decode \"1 2 3\"" },
+        { "--decode", ARG_TEXT, &ids, 0, 0, "IDS", "print the text of these ids, as in --decode \"1 2 3\"" },
         ARG_END,
     };
     int rc = args_parse(&cmd_tokenize, table, argc, argv, &pos);
     if (rc >= 0) return rc;
     if (pos.n != 1) return args_usage(&cmd_tokenize, "give one .pumice file");
     if ((text != NULL) + (file != NULL) + (ids != NULL) > 1) return args_usage(&cmd_tokenize, "--text, --file and --decode exclude each other");
+    if (as_ids && json) return args_usage(&cmd_tokenize, "--ids and --json exclude each other");
+    if (ids && (add_special || as_ids || json)) return args_usage(&cmd_tokenize, "--decode prints text: it takes no --add-special, --ids or --json");
     struct opened o = { 0 };
     if ((rc = open_model(&o, pos.v[0])) >= 0) return rc;
     if (ids) rc = decode(&o, ids);
     else if (text) rc = encode(&o, text, strlen(text), add_special, json);
     else {
         size_t len;
+        if (!file && isatty(STDIN_FILENO)) fputs("reading the text from the terminal; end it with Ctrl-D\n", stderr);
         char *data = read_file(file ? file : "-", &len, &rc);
         if (data) rc = encode(&o, data, len, add_special, json);
         free(data);
@@ -77,39 +81,47 @@ static int tokenize(int argc, char **argv)
     return rc;
 }
 
-/* "name=JSON" pairs to one JSON object; a value that is not JSON is taken as a string. Owned. */
+/* "name=JSON" pairs to one JSON object; a value that is not JSON is taken as a string. Owned (free). NULL after reporting. */
 static char *variables(const struct arg_list *set, int *code)
 {
-    size_t room = 16;
-    for (size_t i = 0; i < set->n; i++) room += 2 * strlen(set->v[i]) + 16;
-    char *out = malloc(room);
-    *code = EXIT_USAGE;
-    if (!out) return NULL;
-    char *p = out;
-    *p++ = '{';
+    json_t *all = json_object();
+    char *out = NULL;
     for (size_t i = 0; i < set->n; i++) {
-        const char *eq = strchr(set->v[i], '=');
-        if (!eq || eq == set->v[i]) {
-            args_usage(&cmd_template, "--set needs name=JSON, not \"%s\"", set->v[i]);
-            free(out);
-            return NULL;
+        const char *v = strchr(set->v[i], '=');
+        if (!v || v == set->v[i]) {
+            *code = args_usage(&cmd_template, "--set needs NAME=JSON, not \"%s\"", set->v[i]);
+            goto done;
         }
-        const char *v = eq + 1;
-        bool json = *v == '{' || *v == '[' || *v == '"' || *v == '-' || (*v >= '0' && *v <= '9') || strcmp(v, "true") == 0 || strcmp(v, "false") == 0 || strcmp(v, "null") == 0;
-        p += sprintf(p, "%s\"%.*s\":", i ? "," : "", (int)(eq - set->v[i]), set->v[i]);
-        if (json) p += sprintf(p, "%s", v);
-        else {
-            *p++ = '"';
-            for (; *v; v++) {
-                if (*v == '"' || *v == '\\') *p++ = '\\';
-                *p++ = *v;
-            }
-            *p++ = '"';
+        json_error_t je;
+        bool broken = v[1] == '{' || v[1] == '[' || v[1] == '"';    /* meant to be JSON */
+        json_t *value = json_loads(v + 1, JSON_DECODE_ANY, &je);
+        if (!value && broken) {
+            *code = complain(EXIT_USAGE, "--set %s: not valid JSON: %s", set->v[i], je.text);
+            goto done;
+        }
+        if (!value) value = json_string(v + 1);
+        if (json_object_setn_new(all, set->v[i], (size_t)(v - set->v[i]), value) != 0) {
+            *code = complain(EXIT_USAGE, "--set %s: not valid UTF-8", set->v[i]);
+            goto done;
         }
     }
-    *p++ = '}';
-    *p = '\0';
+    if (!(out = json_dumps(all, JSON_COMPACT))) *code = complain(EXIT_SPACE, "out of memory");
+done:
+    json_decref(all);
     return out;
+}
+
+/* "2026-01-02T03:04:05" to seconds since 1970. -1, or an exit code. */
+static int parse_now(const char *text, int64_t *out)
+{
+    struct tm tm = { 0 };
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S", &tm);
+    struct tm given = tm;
+    time_t t = timegm(&tm);
+    /* timegm() makes 2 March of 30 February; what it changed was no date. 1970's first second stands for the clock. */
+    if (!end || *end || tm.tm_mday != given.tm_mday || tm.tm_min != given.tm_min || t == 0) return args_usage(&cmd_template, "--now needs a time such as 2026-01-02T03:04:05, not \"%s\"", text);
+    *out = (int64_t)t;
+    return -1;
 }
 
 static int template(int argc, char **argv)
@@ -119,24 +131,20 @@ static int template(int argc, char **argv)
     const char *messages = NULL, *tools = NULL, *documents = NULL, *source = NULL, *now = NULL;
     pm_template_params p = { 0 };
     const struct arg table[] = {
-        { "--messages", ARG_TEXT, &messages, 0, 0, "M.json", "the conversation: a JSON array of {role, content}; - is standard input" },
+        { "--messages", ARG_TEXT, &messages, 0, 0, "M.json", "the conversation: a JSON array of {role, content} (- is standard input)" },
         { "--tools", ARG_TEXT, &tools, 0, 0, "T.json", "a JSON array of tools" },
         { "--documents", ARG_TEXT, &documents, 0, 0, "D.json", "a JSON array of documents" },
-        { "--set", ARG_LIST, &set, 0, 0, "NAME=JSON", "a template variable, e.g. --set enable_thinking=false (repeatable)" },
+        { "--set", ARG_LIST, &set, 0, 0, "NAME=JSON", "a template variable, as enable_thinking=false; a value that is not JSON is a string (may be given several times)" },
         { "--no-generation-prompt", ARG_FLAG, &p.no_generation_prompt, 0, 0, NULL, "do not open the assistant's turn" },
-        { "--template", ARG_TEXT, &source, 0, 0, "X.jinja", "another template than the file's own" },
+        { "--template", ARG_TEXT, &source, 0, 0, "X.jinja", "a template in place of the file's own" },
         { "--now", ARG_TEXT, &now, 0, 0, "TIME", "what strftime_now sees, as 2026-01-02T03:04:05" },
         ARG_END,
     };
     int rc = args_parse(&cmd_template, table, argc, argv, &pos);
     if (rc >= 0) return rc;
-    if (pos.n != 1 || !messages) return args_usage(&cmd_template, "give one .pumice file and --messages");
-    if (now) {
-        struct tm tm = { 0 };
-        const char *end = strptime(now, "%Y-%m-%dT%H:%M:%S", &tm);
-        if (!end || *end) return args_usage(&cmd_template, "--now needs a time such as 2026-01-02T03:04:05, not \"%s\"", now);
-        p.now_unix = (int64_t)timegm(&tm);
-    }
+    if (pos.n != 1) return args_usage(&cmd_template, "give one .pumice file");
+    if (!messages) return args_usage(&cmd_template, "--messages M.json is missing (- reads it from standard input)");
+    if (now && (rc = parse_now(now, &p.now_unix)) >= 0) return rc;
     struct opened o = { 0 };
     char *text[4] = { 0 }, *vars = NULL, *out = NULL;
     const char *const files[4] = { messages, tools, documents, source };
@@ -147,7 +155,7 @@ static int template(int argc, char **argv)
     for (int i = 0; i < 4 && rc < 0; i++)
         if (files[i]) {
             int code;
-            text[i] = read_file(files[i], &len, &code);
+            text[i] = read_text(files[i], &len, &code);
             if (!text[i]) rc = code;
         }
     int code;
@@ -169,15 +177,17 @@ static int template(int argc, char **argv)
 }
 
 const struct command cmd_tokenize = {
-    "tokenize", "text to token ids and back", "tokenize FILE [--text S | --file F] [options]",
-    "Prints the ids of a text on one line. Without --add-special they are what encode(text, add_special_tokens=False) of the official tokenizer gives.\n\n"
-    "  pumice tokenize m.pumice --text \"Hello, world\"\n"
-    "  pumice tokenize m.pumice --decode \"9707 11 1879\"",
+    "tokenize", "text to token ids and back", "tokenize FILE [--text S | --file F] [options] [< text]\ntokenize FILE --decode IDS",
+    "Prints the ids of a text on one line. Without --add-special they are what encode(text, add_special_tokens=False) of the official tokenizer gives. The text may hold NULs and invalid UTF-8.",
+    "pumice tokenize m.pumice --text \"Hello, world\"\n"
+    "pumice tokenize m.pumice --json < book.txt\n"
+    "pumice tokenize m.pumice --decode \"9707 11 1879\"",
     tokenize
 };
 const struct command cmd_template = {
     "template", "render a conversation with the chat template", "template FILE --messages M.json [options]",
-    "Prints the prompt that the model would see, exactly as transformers' apply_chat_template renders it.\n\n"
-    "  echo '[{\"role\":\"user\",\"content\":\"Hi\"}]' | pumice template m.pumice --messages -",
+    "Prints the prompt that the model would see, exactly as transformers' apply_chat_template renders it.",
+    "echo '[{\"role\": \"user\", \"content\": \"Hi\"}]' | pumice template m.pumice --messages -\n"
+    "pumice template m.pumice --messages chat.json --set enable_thinking=false",
     template
 };

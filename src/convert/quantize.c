@@ -137,7 +137,7 @@ static void place(const struct pm_linear_desc *l, uint8_t *panel, size_t kp, siz
         return;
     }
     uint8_t *b = &panel[(k / 8 * 16 + r) * 4 + k % 4], v = (uint8_t)(q + 8);
-    *b = k % 8 < 4 ? (uint8_t)((*b & 0xF0) | v) : (uint8_t)((*b & 0x0F) | v << 4);
+    *b = (uint8_t)(k % 8 < 4 ? (*b & 0xF0) | v : (*b & 0x0F) | v << 4);
 }
 
 static void pack_integer(const struct job *j, size_t panel)

@@ -1,0 +1,129 @@
+#!/bin/sh
+# pumice convert, synth and inspect: files appear whole or not at all, and say what is in them.
+. "$(dirname "$0")/lib.sh"
+"$CHECKPOINT" "$T/ck" || exit 1
+dtypes="f16 bf16 w8a8 w8a8_g128 w8a8_g256 w8a8_g512 w4a16 w4a16_g32 w4a16_g64 w4a16_g128"
+
+# ---- synth
+
+for t in $dtypes; do
+    run synth tiny --dtype $t -o "$T/$t.pumice"; rc 0; no_out; err_has "$T/$t.pumice: "; err_has " MiB, written in "
+    alone "$T/$t.pumice"
+    run inspect "$T/$t.pumice" --verify; rc 0; no_err; out_has "tiny, $t, "; out_has "all hashes match"
+done
+run synth tiny -o "$T/default.pumice"; rc 0; same "$T/default.pumice" "$T/w8a8.pumice"
+run synth tiny -o "$T/default.pumice" --seed 7; rc 0
+n=$((n + 1)); cmp -s "$T/default.pumice" "$T/w8a8.pumice" && wrong "--seed changes nothing"
+run synth tiny -o "$T/off.pumice" --rotate off; rc 0; run inspect "$T/off.pumice"
+n=$((n + 1)); grep -q rotated "$T/out" && wrong "--rotate off rotates"
+run synth tiny --dtype w4a16_g32 -o "$T/same.pumice" --head same; rc 0; run inspect "$T/same.pumice"; out_has "head       w4 [515 x 96] group 32"
+run inspect "$T/w4a16_g32.pumice"; out_has "head       w8 [515 x 96]"
+# The names in --help are those that the library knows.
+fails 2 'model "frob" is not known; known are tiny, smollm2-135m, ' synth frob -o "$T/x"
+names=$(sed 's/.*known are //; s/,//g' "$T/err")
+run synth --help
+for name in $names; do out_has "$name"; done
+is "$(tr '\n' ' ' <"$T/out" | sed 's/.*NAME is //; s/\. .*//; s/,//g; s/ or / /; s/  */ /g')" "$names"
+fails 2 'dtype "q4" is not known; known are f16, bf16, w8a8,' synth tiny --dtype q4 -o "$T/x"
+fails 1 "cannot create $T/none/x: No such file or directory" synth tiny -o "$T/none/x"
+fails 1 "cannot create /proc/tiny.pumice: " synth tiny -o /proc/tiny.pumice
+fails 1 "it is a folder" synth tiny -o "$T"
+fails 1 "cannot write /dev/full: it is not a regular file" synth tiny -o /dev/full
+fails 2 "the output file has no name" synth tiny -o ""
+gone "$T/x"
+
+# ---- convert
+
+for t in $dtypes; do
+    run convert "$T/ck" -o "$T/ck-$t.pumice" --dtype $t --name Small; rc 0; no_out
+    run inspect "$T/ck-$t.pumice" --verify; rc 0; out_has "Small, $t, "; out_has "all hashes match"
+    run run "$T/ck-$t.pumice" hello -n 3 --json; rc 0; no_err
+done
+run convert "$T/ck" -o "$T/a.pumice" --threads 1; run convert "$T/ck" -o "$T/b.pumice" --threads 3; same "$T/a.pumice" "$T/b.pumice"
+run inspect "$T/a.pumice"; out_has ": ck, w8a8"      # named after the source
+echo "the quick brown fox jumps over the lazy dog" >"$T/text"
+run convert "$T/ck" -o "$T/b.pumice" --calibrate "$T/text" --dtype w4a16_g32 --rotate off --head same; rc 0; no_out
+run convert "$T/ck" -o "$T/vocab.pumice" --vocab-only; rc 0
+run inspect "$T/vocab.pumice" --verify; rc 0; no_err; out_has "260 ids"
+n=$((n + 1)); grep -q "layers of" "$T/out" && wrong "layers in a vocabulary"
+rm "$T/ck/model.safetensors"
+run convert "$T/ck" -o "$T/vocab2.pumice" --vocab-only; rc 0
+echo '[{"role": "user", "content": "Hi"}]' >"$T/m.json"
+run template "$T/vocab2.pumice" --messages "$T/m.json"; rc 0; out "<|im_start|>user
+Hi<|im_end|>
+<|im_start|>assistant"
+
+# What cannot be converted is said, and leaves nothing.
+keep() { echo precious >"$T/kept.pumice"; fails "$@" -o "$T/kept.pumice"; is "$(cat "$T/kept.pumice")" precious; alone "$T/kept.pumice"; }
+keep 3 "model.safetensors" convert "$T/ck"
+keep 3 "$T/none does not exist; give a checkpoint folder or a GGUF file" convert "$T/none"
+keep 3 "neither a checkpoint folder nor a GGUF file" convert "$story"
+mkdir "$T/bare"
+keep 3 "$T/bare has no config.json" convert "$T/bare"
+"$CHECKPOINT" "$T/nan" nan
+keep 3 'tensor "model.layers.0.self_attn.q_proj.weight" holds NaN at row 0, column 5' convert "$T/nan"
+"$CHECKPOINT" "$T/ck"
+sed -i 's/Qwen2ForCausalLM/FrobForCausalLM/' "$T/ck/config.json"
+keep 3 "FrobForCausalLM" convert "$T/ck"
+"$CHECKPOINT" "$T/ck"
+keep 2 'dtype "w2" is not known' convert "$T/ck" --dtype w2
+printf 'GGUF\003\000\000\000' >"$T/x.gguf"
+keep 3 "GGUF" convert "$T/x.gguf"
+fails 2 "is the source itself" convert "$T/x.gguf" -o "$T/x.gguf"
+is "$(wc -c <"$T/x.gguf")" 8
+fails 2 "is the source itself" convert "$T/x.gguf" -o "$T/bare/../x.gguf"
+
+# A full disk, for which a limit on the size of files stands: nothing new under the name, nothing beside it.
+cmd="pumice convert with a limit of 8 KiB a file"
+echo precious >"$T/kept.pumice"
+rc=0
+(ulimit -f 16; exec "$PUMICE" convert "$T/ck" -o "$T/kept.pumice" >"$T/out" 2>"$T/err" </dev/null) || rc=$?
+rc 1; no_out; err_has "pumice: cannot write $T/kept.pumice: File too large"
+is "$(cat "$T/kept.pumice")" precious
+alone "$T/kept.pumice"
+
+# A link stays a link.
+ln -s "$T/target.pumice" "$T/link.pumice"
+: >"$T/target.pumice"
+run convert "$T/ck" -o "$T/link.pumice"; rc 0
+n=$((n + 1)); [ -L "$T/link.pumice" ] || wrong "the link is gone"
+run inspect "$T/target.pumice"; rc 0
+
+# The progress bar is for terminals; Ctrl-C there leaves nothing behind.
+run convert "$T/ck" -o "$T/c.pumice"; is "$(wc -l <"$T/err")" 1
+"$CHECKPOINT" "$T/huge" huge
+printf 'expect convert [\nexpect %%\nsignal 2\nexpect pumice: interrupted\nexit 130\n' >"$T/int.steps"
+drive int convert "$T/huge" -o "$T/huge.pumice"
+gone "$T/huge.pumice"; alone "$T/huge.pumice"
+sed -i 's/signal 2/signal 15/; s/130/143/' "$T/int.steps"
+drive int convert "$T/huge" -o "$T/huge.pumice"
+gone "$T/huge.pumice"; alone "$T/huge.pumice"
+sed -i 's/^expect pumice.*//; s/signal 15/signal 9/; s/143/137/' "$T/int.steps"
+drive int convert "$T/huge" -o "$T/huge.pumice"
+gone "$T/huge.pumice"
+
+# ---- inspect
+
+m=$T/w8a8.pumice
+run inspect "$m"; rc 0; no_err
+for part in "byte-level BPE, 515 ids; chat template: yes" "3 layers of width 96, context 512" "6 heads, 2 KV heads of 24, q and k normed" "down       w8 [96 x 384]" "memory, MiB:" "gemm_w8="; do out_has "$part"; done
+run inspect "$m" --isa scalar; out_has "gemm_w8=scalar"
+run inspect "$m" --json; rc 0; no_err
+for key in file_bytes model tokenizer chat_template parameters memory tensors provenance kernels; do out_has "\"$key\": "; done
+n=$((n + 1)); grep -q verified "$T/out" && wrong "verified without --verify"
+run inspect "$m" --json --verify; rc 0; out_has '"verified": true'
+# One flipped bit anywhere in the tensors is found, and the tensor is named.
+size=$(wc -c <"$m")
+for at in $((size - 1)) $((size / 2)) $((size - 100000)) $((size - 400000)); do
+    cp "$m" "$T/flip.pumice"
+    byte=$(od -An -tu1 -j "$at" -N 1 "$m")
+    # shellcheck disable=SC2059
+    printf "\\$(printf %03o $((byte ^ 16)))" | dd of="$T/flip.pumice" bs=1 seek="$at" conv=notrunc 2>/dev/null
+    n=$((n + 1)); cmp -s "$m" "$T/flip.pumice" && wrong "nothing was flipped"
+    fails 3 "is damaged: its hash is " inspect "$T/flip.pumice" --verify
+    fails 3 'tensor "' inspect "$T/flip.pumice" --verify --json
+done
+# A file may not drive the terminal.
+run convert "$T/ck" -o "$T/esc.pumice" --name "$(printf 'red\033[31m')"; rc 0
+run inspect "$T/esc.pumice"; rc 0; out_has "red?[31m, w8a8"
+finish

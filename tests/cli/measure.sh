@@ -1,0 +1,77 @@
+#!/bin/sh
+# pumice eval and bench: their forms, and that the numbers can be true.
+. "$(dirname "$0")/lib.sh"
+for t in f16 w8a8 w4a16_g128; do tiny $t; done
+holds() { n=$((n + 1)); awk "BEGIN { exit !($1) }" || wrong "does not hold: $1"; }
+value() { sed -n "s/.*\"$1\": \([-0-9.e+]*\).*/\1/p" "$T/out"; }
+
+# ---- eval
+
+cat >"$T/text" <<'Q'
+Once upon a time there was a king who had three daughters, and the youngest of them was so beautiful that the sun itself, which has seen so much, was astonished
+whenever it shone in her face. Close by the king's castle lay a great dark forest, and under an old lime-tree in the forest was a well.
+Q
+run eval "$story" --text "$T/text"; rc 0; no_err
+n=$((n + 1)); grep -qE '^Pumice story model w8a8: perplexity [0-9.]+ over [0-9]+ positions in windows of 512$' "$T/out" || wrong "reads otherwise"
+run eval "$story" --text "$T/text" --json; rc 0; is "$(wc -l <"$T/out")" 1
+for key in model dtype ctx positions perplexity nll; do out_has "\"$key\": "; done
+ppl=$(value perplexity)
+holds "$ppl > 2 && $ppl < 100"
+holds "log($ppl) - $(value nll) < 0.001 && $(value nll) - log($ppl) < 0.001"
+positions=$(value positions)
+run tokenize "$story" --file "$T/text"; is "$positions" $(($(wc -w <"$T/out") - 1))
+cp "$T/text" "$T/in"
+in=$T/in
+run eval "$story" --text - --json; is "$(value perplexity)" "$ppl"
+in=/dev/null
+run eval "$story" --text "$T/text" --json --threads 3 --isa scalar; is "$(value perplexity)" "$ppl"
+run eval "$story" --text "$T/text" --json --ctx 16; holds "$(value perplexity) > $ppl"; is "$(value ctx)" 16
+run eval "$story" --text "$T/text" --json --kv f32; rc 0
+# Against itself there is no distance; against another there is.
+run eval "$story" --text "$T/text" --against "$story" --json; rc 0; out_has '"kl": 0, "kl_max": 0, "top1": 1}'; is "$(value against_perplexity)" "$ppl"; out_has '"against_dtype": "w8a8"'
+run eval "$story" --text "$T/text" --against "$story"; out_has "KL 0.00000 nats (largest 0.000), top-1 agreement 100.00 %"
+run eval "$T/w8a8.pumice" --text "$T/text" --against "$T/f16.pumice" --json; rc 0; holds "$(value kl) > 0 && $(value top1) < 1"
+fails 3 "their vocabularies have 3072 and 515 ids" eval "$story" --text "$T/text" --against "$T/f16.pumice"
+fails 3 "cannot open $T/none" eval "$story" --text "$T/none"
+fails 3 "cannot open $T/none" eval "$story" --text "$T/text" --against "$T/none"
+: >"$T/empty"
+fails 3 "fewer than two tokens" eval "$story" --text "$T/empty"
+fails 2 "--ctx must be from 2 to 1048576, not 1" eval "$story" --text "$T/text" --ctx 1
+printf 'a\377\000b and so on' >"$T/bytes"
+run eval "$story" --text "$T/bytes" --json; rc 0; no_err
+seq 1 20000 >"$T/long"
+printf 'expect eval [\nsignal 2\nexpect pumice: interrupted\nexit 130\n' >"$T/int.steps"
+drive int eval "$story" --text "$T/long"
+
+# ---- bench
+
+run bench "$T/w8a8.pumice" -p 16 -n 4 -r 2; rc 0; no_err
+n=$((n + 1)); grep -qE '^[0-9]+ threads; int8 dot peak [0-9.]+ TOPS, FMA peak [0-9]+ GFLOPS, memory read [0-9.]+ GB/s, measured in this run; median of 2$' "$T/out" || wrong "the first line reads otherwise"
+is "$(sed -n 2p "$T/out")" "model              dtype       seqlen    new  TTFT (ms)  tokens/s  prefill/s      MiB   prefill    decode"
+n=$((n + 1)); grep -qE '^tiny +w8a8 +16 +4 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ % +[0-9.]+ %$' "$T/out" || wrong "the row reads otherwise"
+run bench "$T/w8a8.pumice" "$T/f16.pumice" -p 16 -n 4 -r 1 --markdown --threads 1; rc 0; no_err
+out_has "1 threads; "
+out_has "| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |"
+is "$(grep -c '^| tiny | ' "$T/out")" 2
+run bench "$T/w8a8.pumice" "$T/w4a16_g128.pumice" -p 16 -n 4 -r 1 --json --kv int8 --chunk 4 --threads 2; rc 0; no_err
+is "$(head -c 1 "$T/out")$(tail -n 1 "$T/out")" "[]"
+for key in model dtype threads prompt_tokens new_tokens ttft_ms prefill_tok_s decode_tok_s peak_memory_mib limit_int8_tops limit_read_gb_s prefill_pct decode_pct; do
+    is "$(grep -c "\"$key\": " "$T/out")" 2
+done
+is "$(grep -o '"dtype": "[^"]*"' "$T/out" | tr '\n' ' ')" '"dtype": "w8a8" "dtype": "w4a16_g128" '
+run bench "$T/w8a8.pumice" -p 16 -n 4 -r 1 --json; rc 0
+is "$(value prompt_tokens) $(value new_tokens)" "16 4"
+holds "$(value ttft_ms) > 0 && $(value decode_tok_s) > 0 && $(value limit_int8_tops) > 0 && $(value limit_read_gb_s) > 0 && $(value prefill_pct) > 0 && $(value decode_pct) > 0"
+ttft=$(value ttft_ms); speed=$(value prefill_tok_s)
+holds "$speed * $ttft / 16000 > 0.98 && $speed * $ttft / 16000 < 1.02"
+run bench "$T/w8a8.pumice" -p 4 -n 1 -r 1 --json; rc 0; no_err
+fails 4 "use a larger --ctx" bench "$T/w8a8.pumice" -p 16 --ctx 8
+fails 3 "cannot open $T/none" bench "$T/w8a8.pumice" "$T/none"
+"$CHECKPOINT" "$T/ck"
+"$PUMICE" convert "$T/ck" -o "$T/vocab.pumice" --vocab-only 2>/dev/null
+fails 3 "made with --vocab-only" bench "$T/vocab.pumice" -r 1
+fails 3 "made with --vocab-only" eval "$T/vocab.pumice" --text "$T/text"
+fails 3 "made with --vocab-only" logits "$T/vocab.pumice" --ids 1 --hash
+printf 'some 0\nsignal 2\nexit 130\n' >"$T/stop.steps"
+drive -p stop bench "$T/w8a8.pumice" -r 1000
+finish
