@@ -52,7 +52,7 @@ static pm_status add_unknown(struct encoder *e, size_t *n, const char *s, size_t
 {
     bool bytes = e->t->byte_fallback;
     for (size_t i = 0; i < len && bytes; i++) bytes = e->t->byte_id[(uint8_t)s[off + i]] >= 0;
-    if (!bytes) return add_symbol(e, n, -1, off, len, false, err);
+    if (!bytes) return e->t->unk < 0 ? PM_OK : add_symbol(e, n, -1, off, len, false, err);      /* no unknown token: the character is dropped */
     pm_status st = PM_OK;
     for (size_t i = 0; i < len && !st; i++) st = add_symbol(e, n, e->t->byte_id[(uint8_t)s[off + i]], off + i, 1, false, err);
     return st;
@@ -202,7 +202,7 @@ pm_status pm_tok_bpe(struct encoder *e, const char *s, size_t len, pm_error *err
     for (size_t i = 0; i < n && !st; i++) {
         bool unknown = e->sym[i].id < 0;
         if (!unknown) st = push_id(e, e->sym[i].id, err);
-        else if (t->unk >= 0 && !(t->fuse_unk && after_unknown)) st = push_id(e, t->unk, err);
+        else if (!(t->fuse_unk && after_unknown)) st = push_id(e, t->unk, err);
         after_unknown = unknown;
     }
     return st;

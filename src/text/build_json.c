@@ -131,12 +131,12 @@ static pm_status pretokenizer(struct builder *b, const json_t *j, int depth, pm_
     if (strcmp(type, "Split") == 0) return split_op(b, j, err);
     if (strcmp(type, "Digits") == 0) return pm_build_split(b, flag(j, "individual_digits", false) ? "\\p{N}" : "\\p{N}+", "isolated", false, err);
     if (strcmp(type, "Metaspace") == 0) return metaspace(b, j, err);
-    if (strcmp(type, "Whitespace") == 0) return pm_build_split(b, "\\w+|[^\\w\\s]+", "removed", true, err);
+    if (strcmp(type, "Whitespace") == 0) return pm_build_split(b, "[\\w\\x{200C}\\x{200D}]+|[^\\w\\s\\x{200C}\\x{200D}]+", "removed", true, err);
     if (strcmp(type, "WhitespaceSplit") == 0) return pm_build_split(b, "\\s", "removed", false, err);
     if (strcmp(type, "Punctuation") == 0) {
         const char *behavior = json_object_get(j, "behavior") ? behavior_of(str(j, "behavior")) : "isolated";
         if (!behavior) return unknown(err, "punctuation behavior", str(j, "behavior"));
-        return pm_build_split(b, "[\\p{P}\\x21-\\x2F\\x3A-\\x40\\x5B-\\x60\\x7B-\\x7E]", behavior, false, err);
+        return pm_build_split(b, pm_tok_re_punctuation, behavior, false, err);
     }
     return unknown(err, "pre_tokenizer", type);
 }
@@ -212,14 +212,14 @@ static pm_status decoder(struct builder *b, const json_t *j, int depth, pm_error
     if (strcmp(type, "Strip") == 0) {
         if (strcmp(str(j, "content"), " ") != 0 || json_integer_value(json_object_get(j, "stop")) != 0 || json_integer_value(json_object_get(j, "start")) > 1)
             return unknown(err, "decoder", "Strip of anything but one leading space");
-        if (json_integer_value(json_object_get(j, "start")) == 1) json_object_set_new(d, "strip", json_true());
+        if (json_integer_value(json_object_get(j, "start")) == 1) json_object_set_new(d, "strip", json_string("space"));
         return PM_OK;
     }
     if (strcmp(type, "Metaspace") == 0) {
         const char *rep = str(j, "replacement"), *scheme = str(j, "prepend_scheme");
         json_object_set_new(d, "from", json_string(*rep ? rep : "\xE2\x96\x81"));
         json_object_set_new(d, "to", json_string(" "));
-        if (strcmp(scheme, "never") != 0 && flag(j, "add_prefix_space", true)) json_object_set_new(d, "strip", json_true());
+        if (strcmp(scheme, "never") != 0 && flag(j, "add_prefix_space", true)) json_object_set_new(d, "strip", json_string("first"));
         return PM_OK;
     }
     return unknown(err, "decoder", type);
@@ -242,7 +242,7 @@ static pm_status vocabulary(struct builder *b, const json_t *vocab, bool byte_le
         size_t len = json_object_iter_key_len(json_object_key_to_iter(key)), n = 0;
         json_int_t id = json_is_integer(v) ? json_integer_value(v) : -1;
         if (id < 0 || id >= (json_int_t)BUILD_MAX_VOCAB) return pm_fail(err, PM_ERR_FORMAT, "tokenizer: token \"%.40s\" has no usable id", key);
-        bool spelled = byte_level && len <= sizeof raw && pm_build_unspell(key, len, raw, &n);
+        bool spelled = byte_level && len <= sizeof raw && pm_tok_unspell(key, len, raw, &n);
         pm_status st = spelled ? pm_build_token(b, (uint32_t)id, raw, n, 0, err)
                                : pm_build_token(b, (uint32_t)id, key, len, !byte_level && is_byte_name(key, len) ? TOK_BYTE : 0, err);
         if (st) return st;
@@ -255,8 +255,8 @@ static pm_status merge_pair(struct builder *b, const char *l, size_t ln, const c
 {
     char left[4096], right[4096], both[8192];
     if (ln > sizeof left || rn > sizeof right) return pm_fail(err, PM_ERR_LIMIT, "tokenizer: merge %u is too long", rank);
-    if (!byte_level || !pm_build_unspell(l, ln, left, &ln)) memcpy(left, l, ln);
-    if (!byte_level || !pm_build_unspell(r, rn, right, &rn)) memcpy(right, r, rn);
+    if (!byte_level || !pm_tok_unspell(l, ln, left, &ln)) memcpy(left, l, ln);
+    if (!byte_level || !pm_tok_unspell(r, rn, right, &rn)) memcpy(right, r, rn);
     memcpy(both, left, ln);
     memcpy(both + ln, right, rn);
     int32_t a = pm_build_find(b, left, ln), c = pm_build_find(b, right, rn), id = pm_build_find(b, both, ln + rn);

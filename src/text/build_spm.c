@@ -185,7 +185,7 @@ static pm_status set_spm_text(struct builder *b, bool dummy_prefix, bool remove_
     json_object_set_new(d, "from", json_string("\xE2\x96\x81"));
     json_object_set_new(d, "to", json_string(" "));
     json_object_set_new(d, "bytes", json_true());
-    json_object_set_new(d, "strip", json_boolean(dummy_prefix));
+    json_object_set_new(d, "strip", json_string(remove_extra ? "signs" : dummy_prefix ? "sign" : "none"));
     return pm_build_op(b, "normalizer", json_pack("{s:s, s:b, s:b}", "op", "spm", "left", dummy_prefix, "right", remove_extra), err);
 }
 
@@ -301,22 +301,22 @@ static pm_status gguf_byte_level(struct builder *b, const struct pm_gguf_vocab *
 {
     char raw[4096], left[4096], right[4096], both[8192];
     pm_status st = gguf_pre(b, v->pre, err);
-    json_object_set_new(b->config, "byte_level", json_true());
+    json_object_set_new(b->config, "byte_level", json_true());      /* before the first added token */
     for (size_t i = 0; i < v->n && !st; i++) {
         int type = v->type ? v->type[i] : PIECE_NORMAL;
         size_t n = 0;
         const struct pm_text_file *t = &v->token[i];
         bool added = type == PIECE_CONTROL || type == PIECE_USER;
         if (added) st = gguf_added(b, v, i, err);
-        else if (t->len <= sizeof raw && pm_build_unspell(t->data, t->len, raw, &n)) st = pm_build_token(b, (uint32_t)i, raw, n, 0, err);
+        else if (t->len <= sizeof raw && pm_tok_unspell(t->data, t->len, raw, &n)) st = pm_build_token(b, (uint32_t)i, raw, n, 0, err);
         else st = pm_build_token(b, (uint32_t)i, t->data, t->len, 0, err);
     }
     if (!st) st = pm_build_index(b, err);
     for (size_t i = 0; i < v->n_merge && !st; i++) {
         const char *s = v->merge[i].data, *space = memchr(s, ' ', v->merge[i].len);
         size_t ln = 0, rn = 0;
-        bool ok = space && v->merge[i].len <= 4096 && pm_build_unspell(s, (size_t)(space - s), left, &ln) &&
-                  pm_build_unspell(space + 1, v->merge[i].len - (size_t)(space - s) - 1, right, &rn);
+        bool ok = space && v->merge[i].len <= 4096 && pm_tok_unspell(s, (size_t)(space - s), left, &ln) &&
+                  pm_tok_unspell(space + 1, v->merge[i].len - (size_t)(space - s) - 1, right, &rn);
         if (!ok) return pm_fail(err, PM_ERR_FORMAT, "GGUF: merge %zu is not a pair of tokens", i);
         memcpy(both, left, ln);
         memcpy(both + ln, right, rn);

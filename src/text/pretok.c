@@ -15,44 +15,56 @@
 /* char::is_whitespace of Rust, which the official regular expressions use for \s */
 #define SPACE_SET "\\x09-\\x0D\\x20\\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 
-static const char *new_members(char category)
+/* Punctuation that is newer than the tables of `tokenizers` is none. */
+const char pm_tok_re_punctuation[] = "(?![" NOT_PUNCTUATION "])[\\p{P}\\x21-\\x2F\\x3A-\\x40\\x5B-\\x60\\x7B-\\x7E]";
+
+/* What PCRE2 lacks of the property that `\p{..}` at p names; *len is the length of the escape. NULL: nothing is known to be lacking. */
+static const char *lacking(const char *p, size_t n, size_t *len)
 {
-    switch (category) {
-    case 'L': return new_L;
-    case 'N': return new_N;
-    case 'M': return new_M;
-    case 'P': return new_P;
-    case 'S': return new_S;
-    default: return NULL;
-    }
+    const char *end = n > 3 && p[2] == '{' ? memchr(p, '}', n < 6 ? n : 6) : NULL;
+    if (!end) return NULL;
+    *len = (size_t)(end - p) + 1;
+    for (size_t i = 0; i < sizeof new_members_of / sizeof *new_members_of; i++)
+        if (strlen(new_members_of[i].name) == *len - 4 && memcmp(new_members_of[i].name, p + 3, *len - 4) == 0) return new_members_of[i].members;
+    return NULL;
 }
 
-/* Rewrites \s, \S, \p{L} and the like so that they mean what Unicode 16 says. */
+/* One escape at p, rewritten. Returns how much of the pattern it took. */
+static size_t rewrite_escape(const char *p, size_t n, bool in_class, struct pm_buf *out, pm_status *st, pm_error *err)
+{
+    char e = p[1];
+    size_t len = 2;
+    const char *more = e == 'p' || e == 'P' ? lacking(p, n, &len) : NULL, *set = e == 's' || e == 'S' ? SPACE_SET : e == 'w' || e == 'W' ? WORD_SET : NULL;
+    bool negative = e == 'S' || e == 'W' || e == 'P';
+    if (negative && in_class && (more || set)) {
+        *st = pm_fail(err, PM_ERR_UNSUPPORTED, "pre-tokenizer: \\%c inside of [] is not supported", e);
+    } else if (set) {
+        *st = pm_buf_printf(out, err, in_class ? "%s" : negative ? "[^%s]" : "[%s]", set);
+    } else if (more) {
+        *st = in_class ? PM_OK : pm_buf_puts(out, negative ? "[^" : "[", err);
+        if (!*st) *st = pm_buf_printf(out, err, "\\p{%.*s}%s%s", (int)(len - 4), p + 3, more, in_class ? "" : "]");
+    } else {
+        *st = pm_buf_add(out, p, len = 2, err);
+    }
+    return len;
+}
+
+/* Rewrites \s, \w, \p{L} and the like so that they mean what Unicode 16 says, and refuses what Oniguruma reads in another way than PCRE2: sets in sets. */
 static pm_status rewrite(const char *p, size_t len, struct pm_buf *out, pm_error *err)
 {
-    bool in_class = false;
+    size_t opened = 0;      /* where the set that we are in began, + 1 */
     pm_status st = PM_OK;
     for (size_t i = 0; i < len && !st;) {
         char c = p[i];
         if (c == '\\' && i + 1 < len) {
-            char e = p[i + 1];
-            bool property = (e == 'p' || e == 'P') && i + 4 < len && p[i + 2] == '{' && p[i + 4] == '}' && new_members(p[i + 3]);
-            if (e == 's' || (e == 'S' && !in_class)) {
-                st = pm_buf_printf(out, err, in_class ? "%s" : e == 's' ? "[%s]" : "[^%s]", SPACE_SET);
-                i += 2;
-            } else if (property && (e == 'p' || !in_class)) {
-                const char *more = new_members(p[i + 3]);
-                st = pm_buf_printf(out, err, in_class ? "\\p{%c}%s" : e == 'p' ? "[\\p{%c}%s]" : "[^\\p{%c}%s]", p[i + 3], more);
-                i += 5;
-            } else {
-                st = pm_buf_add(out, p + i, 2, err);
-                i += 2;
-            }
+            i += rewrite_escape(p + i, len - i, opened != 0, out, &st, err);
             continue;
         }
-        if (c == '[' && !in_class) in_class = true;
-        else if (c == ']' && in_class && p[i - 1] != '[' && !(p[i - 1] == '^' && p[i - 2] == '[')) in_class = false;
-        st = pm_buf_putc(out, c, err);
+        bool first = opened && (i == opened || (i == opened + 1 && p[opened] == '^'));
+        if (opened && (c == '[' || (c == '&' && i + 1 < len && p[i + 1] == '&'))) st = pm_fail(err, PM_ERR_UNSUPPORTED, "pre-tokenizer: a set inside of a set is not supported");
+        else if (c == '[') opened = i + 1;
+        else if (c == ']' && !first) opened = 0;
+        if (!st) st = pm_buf_putc(out, c, err);
         i++;
     }
     return st;
@@ -308,14 +320,84 @@ static pm_status replace_regex(struct encoder *e, const struct norm_op *op, pm_e
     return st ? st : pm_buf_add(&e->other, e->text.data + prev, e->text.len - prev, err);
 }
 
-static pm_status apply_unicode(struct encoder *e, const struct norm_op *op, pm_error *err)
+static bool in_table(const uint32_t (*t)[2], size_t n, uint32_t c)
+{
+    size_t lo = 0, hi = n;
+    while (lo < hi) {
+        size_t mid = (lo + hi) / 2;
+        if (t[mid][1] < c) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo < n && c >= t[lo][0];
+}
+
+/* \w of Rust's regex: alphabetic characters (letters, letter numbers, the circled and squared letters), marks, decimal digits, connector punctuation, joiners. */
+bool pm_tok_is_word(uint32_t c)
+{
+    if (c == PM_UTF8_BAD) return false;
+    switch (utf8proc_category((utf8proc_int32_t)c)) {
+    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO:
+    case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_NL: case UTF8PROC_CATEGORY_PC:
+        return true;
+    default:
+        return (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) || (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189) || c == 0x200C || c == 0x200D ||
+               in_table(new_word, sizeof new_word / sizeof *new_word, c);
+    }
+}
+
+/* Characters that are in NFC whatever stands beside them: ASCII, Latin, Cyrillic, kana, ideographs, Hangul syllables and what else is common. */
+static bool always_nfc(uint32_t c)
+{
+    return c < 0x300 || (c >= 0x400 && c < 0x483) || (c >= 0x48A && c < 0x530) || (c >= 0x2010 && c < 0x2028) || (c >= 0x2500 && c < 0x2600) || (c >= 0x3001 && c < 0x302A) ||
+           (c >= 0x3041 && c < 0x3097) || (c >= 0x30A0 && c < 0x3100) || (c >= 0x4E00 && c < 0xA000) || (c >= 0xAC00 && c < 0xD7A4) || (c >= 0xFF01 && c < 0xFFE0) ||
+           (c >= 0x1F300 && c < 0x1F700);
+}
+
+static pm_status apply_unicode_to(struct encoder *e, const struct norm_op *op, size_t from, size_t to, pm_error *err)
 {
     utf8proc_uint8_t *out = NULL;
-    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)e->text.data, (utf8proc_ssize_t)e->text.len, &out, (utf8proc_option_t)op->unicode_options);
+    if (from == to) return PM_OK;
+    utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)e->text.data + from, (utf8proc_ssize_t)(to - from), &out, (utf8proc_option_t)op->unicode_options);
     if (n < 0) return pm_fail(err, n == UTF8PROC_ERROR_NOMEM ? PM_ERR_MEMORY : PM_ERR_FORMAT, "normaliser: %s", utf8proc_errmsg(n));
     pm_status st = pm_buf_add(&e->other, out, (size_t)n, err);
     free(out);
     return st;
+}
+
+/* A character that the official tables do not know is a base character that neither decomposes nor composes: the text on its two sides is normalised apart. */
+static pm_status apply_unicode(struct encoder *e, const struct norm_op *op, pm_error *err)
+{
+    const char *s = e->text.data;
+    size_t from = 0;
+    pm_status st = PM_OK;
+    for (size_t i = 0, n; i < e->text.len && !st; i += n) {
+        if (!in_table(inert, sizeof inert / sizeof *inert, pm_utf8_decode(s + i, e->text.len - i, &n))) continue;
+        st = apply_unicode_to(e, op, from, i, err);
+        if (!st) st = pm_buf_add(&e->other, s + i, n, err);
+        from = i + n;
+    }
+    return st ? st : apply_unicode_to(e, op, from, e->text.len, err);
+}
+
+/* Whether the form changes nothing, as far as a quick look can tell. */
+static bool is_normal(const struct norm_op *op, const char *s, size_t len)
+{
+    if (is_ascii(s, len)) return true;
+    if (op->unicode_options != (UTF8PROC_STABLE | UTF8PROC_COMPOSE)) return false;
+    for (size_t i = 0, n; i < len; i += n)
+        if (!always_nfc(pm_utf8_decode(s + i, len - i, &n))) return false;
+    return true;
+}
+
+/* Small letters of Unicode 17, which utf8proc (15) lacks. */
+static uint32_t lower(uint32_t c)
+{
+    if (c == 0x1C89 || c == 0xA7CC || c == 0xA7CE || c == 0xA7D2 || c == 0xA7D4 || c == 0xA7DA) return c + 1;
+    if (c == 0xA7CB) return 0x264;
+    if (c == 0xA7DC) return 0x19B;
+    if (c >= 0x10D50 && c <= 0x10D65) return c + 0x20;
+    if (c >= 0x16EA0 && c <= 0x16EB8) return c + 0x1B;
+    return (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
 }
 
 static pm_status apply_lower(struct encoder *e, pm_error *err)
@@ -323,7 +405,8 @@ static pm_status apply_lower(struct encoder *e, pm_error *err)
     pm_status st = PM_OK;
     for (size_t i = 0, n; i < e->text.len && !st; i += n) {
         uint32_t c = pm_utf8_decode(e->text.data + i, e->text.len - i, &n);
-        st = pm_buf_put_utf8(&e->other, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), err);
+        if (c == 0x130) st = pm_buf_puts(&e->other, "i\xCC\x87", err);
+        else st = pm_buf_put_utf8(&e->other, lower(c), err);
     }
     return st;
 }
@@ -368,6 +451,7 @@ static pm_status apply_spm(struct encoder *e, const struct norm_op *op, pm_error
         if (s[i] != ' ') st = pm_buf_putc(&e->other, s[i], err);
         else if (!op->right || s[i - 1] != ' ') st = pm_buf_add(&e->other, sign, 3, err);
     }
+    while (op->right && e->other.len >= 3 && memcmp(e->other.data + e->other.len - 3, sign, 3) == 0) e->other.len -= 3;     /* signs that the text itself has, too */
     return st;
 }
 
@@ -379,7 +463,7 @@ pm_status pm_tok_normalize(struct encoder *e, pm_error *err)
         e->other.len = 0;
         switch (op->kind) {
         case NORM_UNICODE:
-            if (is_ascii(e->text.data, e->text.len)) continue;
+            if (is_normal(op, e->text.data, e->text.len)) continue;
             st = apply_unicode(e, op, err);
             break;
         case NORM_LOWER: st = apply_lower(e, err); break;

@@ -58,6 +58,26 @@ const struct tok_merge *pm_tok_find_merge(const struct pm_tokenizer *t, uint32_t
     return NULL;
 }
 
+bool pm_tok_unspell(const char *s, size_t len, char *out, size_t *out_len)
+{
+    size_t n = 0;
+    for (size_t i = 0, used; i < len; i += used) {
+        uint32_t c = pm_utf8_decode(s + i, len - i, &used);
+        /* printable bytes stand for themselves; the other 68, in order, for U+0100 and on */
+        bool self = (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF);
+        if (self) {
+            out[n++] = (char)c;
+        } else if (c >= 0x100 && c < 0x100 + 68) {
+            uint32_t k = c - 0x100;
+            out[n++] = (char)(k < 33 ? k : k < 67 ? 0x7F + (k - 33) : 0xAD);
+        } else {
+            return false;
+        }
+    }
+    *out_len = n;
+    return true;
+}
+
 /* ---- longest-match sets ---- */
 
 static int by_first_then_longest(const void *a, const void *b)
@@ -182,6 +202,8 @@ static pm_status normalize_names(struct pm_tokenizer *t, pm_error *err)
     pm_status st = new_encoder(&e, t, NULL, err);
     for (size_t i = 0; i < t->added_norm.n && !st; i++) {
         struct match_entry *a = &t->added_norm.e[i];
+        const char *content = a->s;
+        size_t content_len = a->len;
         e.text.len = 0;
         st = pm_buf_add(&e.text, a->s, a->len, err);
         if (!st) st = pm_tok_normalize(&e, err);
@@ -189,6 +211,7 @@ static pm_status normalize_names(struct pm_tokenizer *t, pm_error *err)
         if (!st) st = pm_buf_add(&t->normalized_names, e.text.data, e.text.len, err);
         a->s = (const char *)at;    /* an offset until the buffer stops moving */
         a->len = (uint32_t)e.text.len;
+        if (!st && (content_len != a->len || memcmp(content, e.text.data, content_len) != 0)) t->renamed[t->n_renamed++] = (struct renamed){ a->id, a->len, at };
     }
     size_t n = 0;
     for (size_t i = 0; i < t->added_norm.n && !st; i++) {
@@ -209,7 +232,8 @@ static pm_status read_added(struct pm_tokenizer *t, const json_t *list, pm_error
     if (n > TOK_MAX_ADDED) return bad(err, "too many added tokens");
     t->added_raw.e = pm_calloc(n, sizeof *t->added_raw.e, err);
     t->added_norm.e = pm_calloc(n, sizeof *t->added_norm.e, err);
-    if (!t->added_raw.e || !t->added_norm.e) return PM_ERR_MEMORY;
+    t->renamed = pm_calloc(n, sizeof *t->renamed, err);
+    if (!t->added_raw.e || !t->added_norm.e || !t->renamed) return PM_ERR_MEMORY;
     json_array_foreach(list, i, j) {
         const json_t *id = json_object_get(j, "id"), *content = json_object_get(j, "content");
         if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= (json_int_t)t->h.n_vocab || !json_string_length(content))
@@ -273,7 +297,12 @@ static pm_status read_config(struct pm_tokenizer *t, pm_error *err)
     t->dec_to = json_string_value(json_object_get(dec, "to"));
     if (!t->dec_from || !t->dec_from[0] || !t->dec_to) t->dec_from = t->dec_to = NULL;
     t->dec_bytes = json_is_true(json_object_get(dec, "bytes"));
-    t->dec_strip = json_is_true(json_object_get(dec, "strip"));
+    static const char *const rules[] = { "none", "space", "sign", "signs", "first" };
+    const char *rule = json_string_value(json_object_get(dec, "strip"));
+    unsigned r = 0;
+    while (rule && r < 5 && strcmp(rule, rules[r]) != 0) r++;
+    if (r == 5) return bad(err, "its decoder is not known");
+    t->dec_strip = (enum strip_rule)r;
     t->dec_join = json_string_value(json_object_get(dec, "join"));
     for (int b = 0; b < 256; b++) {
         static const char hex[] = "0123456789ABCDEF";
@@ -344,6 +373,7 @@ void pm_tokenizer_free(struct pm_tokenizer *t)
     free(t->added_raw.e);
     free(t->added_norm.e);
     free(t->user.e);
+    free(t->renamed);
     pm_buf_free(&t->normalized_names);
     json_decref(t->config);
     free(t);
@@ -379,19 +409,6 @@ static void free_encoder(struct encoder *e)
     *e = (struct encoder){ 0 };
 }
 
-/* \w of Rust's regex: letters, marks, decimal digits, connector punctuation. */
-static bool is_word(uint32_t c)
-{
-    if (c == PM_UTF8_BAD) return false;
-    switch (utf8proc_category((utf8proc_int32_t)c)) {
-    case UTF8PROC_CATEGORY_LU: case UTF8PROC_CATEGORY_LL: case UTF8PROC_CATEGORY_LT: case UTF8PROC_CATEGORY_LM: case UTF8PROC_CATEGORY_LO:
-    case UTF8PROC_CATEGORY_MN: case UTF8PROC_CATEGORY_MC: case UTF8PROC_CATEGORY_ME: case UTF8PROC_CATEGORY_ND: case UTF8PROC_CATEGORY_PC:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static bool space_at(const char *s, size_t len, size_t *used)
 {
     uint32_t c = pm_utf8_decode(s, len, used);
@@ -412,31 +429,32 @@ static bool stands_alone(const char *s, size_t len, size_t a, size_t b)
     size_t used;
     if (a) {
         size_t p = previous(s, a);
-        if (is_word(pm_utf8_decode(s + p, a - p, &used))) return false;
+        if (pm_tok_is_word(pm_utf8_decode(s + p, a - p, &used))) return false;
     }
-    return b >= len || !is_word(pm_utf8_decode(s + b, len - b, &used));
+    return b >= len || !pm_tok_is_word(pm_utf8_decode(s + b, len - b, &used));
 }
 
-/* The next added token at or after *at: its span with the spaces that it eats. */
+/* The next added token at or after *at; its span has the spaces that it eats. Matches do not overlap, but the spaces that one eats may be another one's match,
+   as in `tokenizers`: then the text from `start` is that match again. */
 static const struct match_entry *next_added(const struct matcher *m, const char *s, size_t len, size_t *at, size_t start, unsigned flags, struct span *span)
 {
     for (size_t i = *at; m->n && i < len;) {
         const struct match_entry *a = pm_tok_match(m, s + i, len - i);
-        if (!a || ((flags & PM_TOKENIZE_NO_PARSE) && a->special)) {
+        if (!a) {
             i++;
             continue;
         }
         size_t b = i + a->len, from = i, used;
-        if (a->single && !stands_alone(s, len, i, b)) {
+        if (((flags & PM_TOKENIZE_NO_PARSE) && a->special) || (a->single && !stands_alone(s, len, i, b))) {
             i = b;
             continue;
         }
+        *at = b;
         if (a->lstrip)
             while (from > start && space_at(s + previous(s, from), from - previous(s, from), &used)) from = previous(s, from);
         if (a->rstrip)
             while (b < len && space_at(s + b, len - b, &used)) b += used;
         *span = (struct span){ from, b - from };
-        *at = b;
         return a;
     }
     return NULL;
@@ -473,7 +491,7 @@ static pm_status encode_stretch(struct encoder *e, const char *s, size_t len, bo
     struct span span;
     for (const struct match_entry *a; !st && (a = next_added(&t->added_norm, text, n, &at, start, flags, &span));) {
         e->text.len = 0;
-        st = pm_buf_add(&e->text, text + start, span.off - start, err);
+        if (span.off > start) st = pm_buf_add(&e->text, text + start, span.off - start, err);
         if (!st) st = encode_words(e, first && start == 0, err);
         if (!st) st = push(e->out, a->id, err);
         start = span.off + span.len;
@@ -510,7 +528,7 @@ pm_status pm_tokenizer_encode(const struct pm_tokenizer *t, const char *text, si
     size_t start = 0, at = 0;
     struct span span;
     for (const struct match_entry *a; !st && (a = next_added(&t->added_raw, text, len, &at, start, flags, &span));) {
-        st = encode_stretch(&e, text + start, span.off - start, start == 0, flags, err);
+        if (span.off > start) st = encode_stretch(&e, text + start, span.off - start, start == 0, flags, err);
         if (!st) st = push(out, a->id, err);
         start = span.off + span.len;
     }

@@ -36,7 +36,7 @@ struct pm_detok {
     const struct pm_tokenizer *t;
     unsigned flags;
     struct pm_buf held;     /* bytes of an incomplete character */
-    bool started;           /* whether a leading space was dealt with */
+    bool started;           /* whether the start was dealt with */
 };
 void pm_detok_init(struct pm_detok *d, const struct pm_tokenizer *t, unsigned flags);
 /* Appends the text that became certain to *out. */

@@ -108,31 +108,14 @@ pm_status pm_build_added(struct builder *b, const struct added *a, pm_error *err
     if (!a->len) return pm_fail(err, PM_ERR_FORMAT, "tokenizer: added token %u has no content", a->id);
     if (a->id < b->n && (b->tok[a->id].flags & TOK_EXISTS)) b->tok[a->id].flags |= flags;   /* it lies inside of the vocabulary */
     else {
-        pm_status st = pm_build_token(b, a->id, a->content, a->len, flags, err);
+        char raw[4096];     /* the decoder of byte-level vocabularies reads added tokens in the spelling, too: a content of its letters alone stands for bytes */
+        size_t n = a->len;
+        bool spelled = json_is_true(json_object_get(b->config, "byte_level")) && a->len <= sizeof raw && pm_tok_unspell(a->content, a->len, raw, &n);
+        pm_status st = pm_build_token(b, a->id, spelled ? raw : a->content, n, flags, err);
         if (st) return st;
     }
     return pm_build_op(b, "added", json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)a->id, "content", a->content, a->len, "lstrip", a->lstrip,
                                           "rstrip", a->rstrip, "single", a->single, "norm", a->norm, "special", a->special), err);
-}
-
-bool pm_build_unspell(const char *s, size_t len, char *out, size_t *out_len)
-{
-    size_t n = 0;
-    for (size_t i = 0, used; i < len; i += used) {
-        uint32_t c = pm_utf8_decode(s + i, len - i, &used);
-        /* printable bytes stand for themselves; the other 68, in order, for U+0100 and on */
-        bool self = (c >= 0x21 && c <= 0x7E) || (c >= 0xA1 && c <= 0xAC) || (c >= 0xAE && c <= 0xFF);
-        if (self) {
-            out[n++] = (char)c;
-        } else if (c >= 0x100 && c < 0x100 + 68) {
-            uint32_t k = c - 0x100;
-            out[n++] = (char)(k < 33 ? k : k < 67 ? 0x7F + (k - 33) : 0xAD);
-        } else {
-            return false;
-        }
-    }
-    *out_len = n;
-    return true;
 }
 
 static size_t pow2_above(size_t n)

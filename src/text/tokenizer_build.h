@@ -36,9 +36,6 @@ struct added { const char *content; size_t len; uint32_t id; bool lstrip, rstrip
 pm_status pm_build_added(struct builder *b, const struct added *a, pm_error *err);
 pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err);
 
-/* The spelling of byte-level vocabularies: each character stands for a byte. false when s is not in that alphabet. *out gets at most len bytes. */
-bool pm_build_unspell(const char *s, size_t len, char *out, size_t *out_len);
-
 /* One compiler per source. */
 pm_status pm_build_from_tokenizer_json(struct builder *b, const struct pm_text_file *f, pm_error *err);
 pm_status pm_build_from_vocab_merges(struct builder *b, const struct pm_tokenizer_source *src, pm_error *err);

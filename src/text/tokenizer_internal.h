@@ -99,12 +99,14 @@ struct pm_tokenizer {
     size_t n_norm, n_pre;
     struct matcher added_raw, added_norm, user;
     struct pm_buf normalized_names; /* contents of added_norm */
+    struct renamed { int32_t id; uint32_t len; size_t off; } *renamed;  /* [n_renamed], owned: added tokens that decode to their normalised content, in normalized_names */
+    size_t n_renamed;
     int32_t prefix[TOK_MAX_POST], suffix[TOK_MAX_POST];
     size_t n_prefix, n_suffix;
     /* decoder */
     const char *dec_from, *dec_to;  /* replaced in every token ("▁" -> " "), or NULL */
     bool dec_bytes;                 /* <0xXX> become bytes */
-    bool dec_strip;                 /* one leading space is dropped */
+    enum strip_rule { STRIP_NONE, STRIP_SPACE, STRIP_SIGN, STRIP_SIGNS, STRIP_FIRST } dec_strip;    /* what is dropped at the start: see detok.c */
     const char *dec_join;           /* between tokens, or NULL */
     pcre2_match_context *match_context; /* owned: the limits */
 };
@@ -115,11 +117,16 @@ struct pm_tokenizer {
 const char *pm_tok_content(const struct pm_tokenizer *t, uint32_t id, size_t *len);
 int32_t pm_tok_find(const struct pm_tokenizer *t, const char *s, size_t len);
 const struct tok_merge *pm_tok_find_merge(const struct pm_tokenizer *t, uint32_t left, uint32_t right);
+/* The spelling of byte-level vocabularies: each character stands for a byte. false when s is not in that alphabet. *out gets at most len bytes; it may be s. */
+bool pm_tok_unspell(const char *s, size_t len, char *out, size_t *out_len);
 uint32_t pm_tok_hash_bytes(const char *s, size_t len);
 uint32_t pm_tok_hash_pair(uint32_t left, uint32_t right);
 
 /* A regular expression as `tokenizers` understands it: \p{..} of Unicode 16, \s of Rust's char::is_whitespace. */
+extern const char pm_tok_re_punctuation[];  /* the Punctuation pre-tokenizer */
 pm_status pm_tok_regex_compile(const char *pattern, size_t len, pcre2_code **out, pm_error *err);
+
+bool pm_tok_is_word(uint32_t c);
 
 struct span { size_t off, len; };
 /* The working memory of one encode call. */
