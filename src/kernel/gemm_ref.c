@@ -110,13 +110,13 @@ void pm_quant_q8_ref(const struct pm_quant *q, const float *x)
         size_t k0 = g * len, k1 = k0 + len < q->k ? k0 + len : q->k;
         float inv;
         q->scale[g] = quant_scale(x + k0, k1 > k0 ? k1 - k0 : 0, PM_Q8_MAX, &inv);
-        int32_t sum = 0;
+        uint32_t sum = 0;       /* wraps where an input was not finite */
         for (size_t k = k0; k < k0 + len; k++) {
             int32_t v = k < k1 ? round_even(x[k] * inv) : 0;
             q->dst[k / 4 * q->stride + k % 4] = (int8_t)v;
-            sum += v;
+            sum += (uint32_t)v;
         }
-        q->sum[g] = sum;
+        q->sum[g] = (int32_t)sum;
     }
 }
 
@@ -131,9 +131,9 @@ void pm_quant_q16_ref(const struct pm_quant *q, const float *x)
         for (size_t k = k0; k < kend; k++) {
             int32_t v = k < k1 ? round_even(x[k] * inv) : 0;
             int32_t lo = (int8_t)(uint8_t)(v & 255);
-            q->dst[k / 4 * q->stride + k % 4] = (int8_t)((v - lo) / 256);
+            q->dst[k / 4 * q->stride + k % 4] = (int8_t)((int32_t)((uint32_t)v - (uint32_t)lo) / 256);
             q->dst_lo[k / 4 * q->stride + k % 4] = (int8_t)lo;
-            q->sum[k / unit] += v;
+            q->sum[k / unit] = (int32_t)((uint32_t)q->sum[k / unit] + (uint32_t)v);    /* wraps where an input was not finite */
         }
     }
 }

@@ -58,7 +58,13 @@ V16_FN vi vi_set1(int32_t x) { return _mm512_set1_epi32(x); }
 V16_FN vi vi_sll8(vi v) { return _mm512_slli_epi32(v, 8); }
 V16_FN vi vi_sra8(vi v) { return _mm512_srai_epi32(v, 8); }
 V16_FN vi vi_low8(vi v) { return _mm512_srai_epi32(_mm512_slli_epi32(v, 24), 24); }     /* the low byte, sign extended */
-V16_FN int32_t vi_hsum(vi v) { return _mm512_reduce_add_epi32(v); }
+V16_FN int32_t vi_hsum(vi v)       /* wraps: the library's own reduction ends in a signed addition */
+{
+    __m256i a = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+    __m128i b = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    b = _mm_add_epi32(b, _mm_shuffle_epi32(b, 0x4E));
+    return _mm_cvtsi128_si32(_mm_add_epi32(b, _mm_shuffle_epi32(b, 0xB1)));
+}
 
 /* ---- int8 dot products: one weight register holds 16 rows x 4 columns ---- */
 typedef __m512i vw;                 /* weights, made ready */
