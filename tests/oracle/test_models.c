@@ -86,7 +86,8 @@ static size_t top_of(const float *x, size_t n, double *lead)
 static double log_sum_exp(const float *x, size_t n)
 {
     double top = -INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++) top = fmax(top, (double)x[i]);
+    for (size_t i = 0; i < n; i++)
+        if ((double)x[i] > top) top = (double)x[i];
     for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - top);
     return top + log(sum);
 }
@@ -97,10 +98,11 @@ static int on_logits(void *user, size_t position, const float *got, size_t n)
     if (position % 2) return 0;
     const float *want = c->want + position / 2 * n;
     double zw = log_sum_exp(want, n), zg = log_sum_exp(got, n), lead, ours;
-    for (size_t i = 0; i < n; i++) {
-        c->max_diff = fmax(c->max_diff, fabs((double)want[i] - (double)got[i]));
-        c->kl += exp((double)want[i] - zw) * (((double)want[i] - zw) - ((double)got[i] - zg));
-    }
+    double kl = 0;
+    for (size_t i = 0; i < n; i++) kl += exp((double)want[i] - zw) * (((double)want[i] - zw) - ((double)got[i] - zg));
+    c->kl += kl;
+    for (size_t i = 0; i < n; i++)
+        if (fabs((double)want[i] - (double)got[i]) > c->max_diff) c->max_diff = fabs((double)want[i] - (double)got[i]);
     size_t top = top_of(want, n, &lead);
     if (lead > 2 * c->bound * c->max_logit) {
         c->n_decided++;
