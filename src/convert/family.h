@@ -47,7 +47,7 @@ struct pm_dense_options {
 };
 pm_status pm_dense_describe(struct pm_source *s, const char *family, const struct pm_dense_options *o, struct pm_plan *plan, pm_error *err);
 
-/* Angles per position for n_rot rotated values; both spellings of the config; default, linear and llama3 scaling. inv_freq: [n_rot/2]. */
-pm_status pm_rope_frequencies(const json_t *config, uint32_t n_rot, float *inv_freq, pm_error *err);
+/* Angles per position for n_rot rotated values; both spellings of the config; default, linear and llama3 scaling. inv_freq: [n_rot/2]. `what`: how messages call the config. */
+pm_status pm_rope_frequencies(const json_t *config, const char *what, uint32_t n_rot, float *inv_freq, pm_error *err);
 
 #endif

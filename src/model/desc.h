@@ -5,7 +5,7 @@
  * Tensors of a file, in the order in which a forward pass reads them (L = layer number):
  *   tokenizer                     U8    compiled tokenizer blob
  *   rope.inv_freq                 F32   [n_rot/2]   angle per position; scaling (llama3, ...) is folded in by the converter
- *   embed.weight                        only when not tied: a linear of type f16 with n = n_vocab, k = n_embd, not rotated
+ *   embed.weight                        only when not tied: a linear, usually of type f16, with n = n_vocab, k = n_embd, not rotated
  *   layers.L.attn.norm            F32   [n_embd]
  *   layers.L.attn.qkv.*                 linear: rows q (n_head*d_head), k (n_kv*d_head), v (n_kv*d_head)
  *   layers.L.attn.q_norm, .k_norm F32   [d_head]    when qk_norm
@@ -37,6 +37,7 @@
 #define PM_MAX_HEADS 1024
 #define PM_MAX_CTX (1u << 24)
 #define PM_MAX_EOS 32
+#define PM_MAX_INV_FREQ 1024    /* radians per position; models have at most 1. pm_sincos reduces angles as integers; past this they have no common meaning. */
 
 enum pm_wtype { PM_W_F16, PM_W_BF16, PM_W_W8, PM_W_W4, PM_W_COUNT };
 const char *pm_wtype_name(enum pm_wtype t);     /* "f16", "bf16", "w8", "w4" */

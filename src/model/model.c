@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define ALIGN 64
-#define MAX_INV_FREQ 1024       /* radians per position; models have at most 1 */
 
 /* The tensor `name`, which must have this dtype and shape. */
 static pm_status bind(const struct pm_model *m, const char *name, enum pm_dtype dtype, unsigned rank, const size_t *shape, const void **out, pm_error *err)
@@ -93,9 +92,9 @@ static pm_status bind_weights(struct pm_model *m, pm_error *err)
     m->layer = pm_calloc(d->n_layer, sizeof *m->layer, err);
     if (!m->layer) return PM_ERR_MEMORY;
     if ((st = bind_vector(m, "rope.inv_freq", d->n_rot / 2, &m->inv_freq, err))) return st;
-    for (uint32_t i = 0; i < d->n_rot / 2; i++)     /* pm_sincos reduces angles as integers; past this they have no common meaning */
-        if (!(m->inv_freq[i] >= 0 && m->inv_freq[i] <= MAX_INV_FREQ))
-            return pm_fail(err, PM_ERR_FORMAT, "tensor \"rope.inv_freq\" has %g at %u; it must be from 0 to %d", (double)m->inv_freq[i], i, MAX_INV_FREQ);
+    for (uint32_t i = 0; i < d->n_rot / 2; i++)
+        if (!(m->inv_freq[i] >= 0 && m->inv_freq[i] <= PM_MAX_INV_FREQ))
+            return pm_fail(err, PM_ERR_FORMAT, "tensor \"rope.inv_freq\" has %g at %u; it must be from 0 to %d", (double)m->inv_freq[i], i, PM_MAX_INV_FREQ);
     for (uint32_t i = 0; i < d->n_layer; i++)
         if ((st = bind_layer(m, i, &m->layer[i], err))) return st;
     if ((st = bind_vector(m, "norm", d->n_embd, &m->norm, err)) || (st = bind_linear(m, "head", &d->head, &m->head, err))) return st;

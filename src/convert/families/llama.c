@@ -8,8 +8,8 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
 {
     bool attention_bias = false, mlp_bias = false;
     pm_status st;
-    if ((st = pm_json_opt_bool(s->config, "config.json", "attention_bias", &attention_bias, err)) ||
-        (st = pm_json_opt_bool(s->config, "config.json", "mlp_bias", &mlp_bias, err)))
+    if ((st = pm_json_opt_bool(s->config, s->config_name, "attention_bias", &attention_bias, err)) ||
+        (st = pm_json_opt_bool(s->config, s->config_name, "mlp_bias", &mlp_bias, err)))
         return st;
     struct pm_dense_options o = { .qkv_bias = attention_bias, .o_bias = attention_bias, .mlp_bias = mlp_bias };
     return pm_dense_describe(s, "llama", &o, plan, err);

@@ -4,7 +4,7 @@
 static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *err)
 {
     bool bias = false;
-    pm_status st = pm_json_opt_bool(s->config, "config.json", "attention_bias", &bias, err);
+    pm_status st = pm_json_opt_bool(s->config, s->config_name, "attention_bias", &bias, err);
     return st ? st : pm_dense_describe(s, "qwen3", &(struct pm_dense_options){ .qkv_bias = bias, .o_bias = bias, .qk_norm = true }, plan, err);
 }
 
