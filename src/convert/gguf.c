@@ -9,6 +9,7 @@
 
 #include "base/cursor.h"
 #include "base/mem.h"
+#include "model/desc.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -198,16 +199,16 @@ static pm_status refuse_variants(const struct gguf *g, double d_head, pm_error *
 
 static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error *err)
 {
-    static const struct { const char *gguf, *hf; bool count, needed; } fields[] = {
-        { "block_count", "num_hidden_layers", true, true },
-        { "embedding_length", "hidden_size", true, true },
-        { "feed_forward_length", "intermediate_size", true, true },
-        { "attention.head_count", "num_attention_heads", true, true },
-        { "attention.head_count_kv", "num_key_value_heads", true, false },
-        { "attention.key_length", "head_dim", true, false },
-        { "context_length", "max_position_embeddings", true, true },
-        { "rope.freq_base", "rope_theta", false, false },
-        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", false, true },
+    static const struct { const char *gguf, *hf; uint32_t max; bool needed; } fields[] = {      /* max: of a count; 0 = not a count */
+        { "block_count", "num_hidden_layers", PM_MAX_LAYERS, true },
+        { "embedding_length", "hidden_size", PM_MAX_EMBD, true },
+        { "feed_forward_length", "intermediate_size", PM_MAX_EMBD, true },
+        { "attention.head_count", "num_attention_heads", PM_MAX_HEADS, true },
+        { "attention.head_count_kv", "num_key_value_heads", PM_MAX_HEADS, false },
+        { "attention.key_length", "head_dim", PM_MAX_EMBD, false },
+        { "context_length", "max_position_embeddings", PM_MAX_CTX, true },
+        { "rope.freq_base", "rope_theta", 0, false },
+        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, true },
     };
     const char *class_name = NULL;
     char key[96];
@@ -216,14 +217,19 @@ static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error
     s->config = json_pack("{s:[s]}", "architectures", class_name);
     if (!s->config) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        double d = arch_number(g, fields[i].gguf, fields[i].count, -1, &st, err);
+        uint32_t max = fields[i].max;
+        double d = arch_number(g, fields[i].gguf, max != 0, 0, &st, err);
         bool there = find(g, arch_key(g, fields[i].gguf, key)) != NULL;
         if (!st && !there && fields[i].needed) st = pm_fail(err, PM_ERR_MISSING, "GGUF: \"%s\" is missing", key);
-        if (!st && there) st = put(s->config, fields[i].hf, fields[i].count ? json_integer((json_int_t)d) : json_real(d), err);
+        if (!st && there && max && (d < 1 || d > max)) st = pm_fail(err, PM_ERR_LIMIT, "GGUF: \"%s\" is %.15g; it must be from 1 to %u", key, d, max);
+        if (!st && there) st = put(s->config, fields[i].hf, max ? json_integer((json_int_t)d) : json_real(d), err);
         if (st) return st;
     }
     double heads = arch_number(g, "attention.head_count", true, 1, &st, err), embd = arch_number(g, "embedding_length", true, 0, &st, err);
     double d_head = arch_number(g, "attention.key_length", true, heads > 0 ? floor(embd / heads) : 0, &st, err);
+    double kv = arch_number(g, "attention.head_count_kv", true, heads, &st, err);
+    if (!st && fmod(heads, kv) != 0)
+        st = pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s\" is %.0f, which does not divide the %.0f of attention.head_count", arch_key(g, "attention.head_count_kv", key), kv, heads);
     double window = arch_number(g, "attention.sliding_window", true, 0, &st, err);
     if (!st && window > 0) st = put(s->config, "sliding_window", json_integer((json_int_t)window), err);
     if (!st) st = refuse_variants(g, d_head, err);
@@ -467,6 +473,7 @@ static pm_status read_vocab(struct pm_source *s, const struct gguf *g, pm_error 
         return st;
     if (!v->model) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.model is missing");
     if (!v->n) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.tokens is missing");
+    if (!v->merge && strcmp(v->model, "gpt2") == 0) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.merges is missing");
     if ((st = number_array(s, g, "tokenizer.ggml.scores", KV_F32, v->n, &score, err)) || (st = number_array(s, g, "tokenizer.ggml.token_type", KV_I32, v->n, &type, err)) ||
         (st = read_special(s, g, err)))
         return st;
@@ -483,6 +490,7 @@ static pm_status read_all(struct pm_source *s, struct gguf *g, bool vocab_only, 
     const uint8_t *magic = pm_cursor_take(c, 4);
     uint32_t version = pm_cursor_u32(c);
     if (!magic || memcmp(magic, "GGUF", 4) != 0) return pm_fail_at(err, PM_ERR_FORMAT, 0, "neither a checkpoint folder nor a GGUF file (it does not begin with \"GGUF\")");
+    if (c->bad) return damaged(g, "its header", err);
     if (version == 2u << 24 || version == 3u << 24) return pm_fail_at(err, PM_ERR_UNSUPPORTED, 4, "GGUF: a big-endian file, which is not supported");
     if (version != 2 && version != 3) return pm_fail_at(err, PM_ERR_UNSUPPORTED, 4, "GGUF version %u is not supported; 2 and 3 are", version);
     s->format = version == 2 ? "GGUF v2" : "GGUF v3";
