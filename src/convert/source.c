@@ -245,7 +245,7 @@ static pm_status add_shards_of(struct pm_source *s, const char *folder, const js
     json_object_foreach((json_t *)(uintptr_t)map, key, v) {
         const char *file = json_string_value(v);
         size_t k = 0;
-        if (!plain_name(file)) return pm_fail(err, PM_ERR_FORMAT, INDEX ": weight_map.\"%.60s\" is \"%.60s\", which is not the name of a file in the folder", key, file ? file : "?");
+        if (!plain_name(file) || strlen(file) != json_string_length(v)) return pm_fail(err, PM_ERR_FORMAT, INDEX ": weight_map.\"%.60s\" is \"%.60s\", which is not the name of a file in the folder", key, file ? file : "?");
         while (k < n && strcmp(seen[k], file) != 0) k++;
         if (k < n) continue;
         if (n == PM_MAX_SHARDS) return pm_fail(err, PM_ERR_LIMIT, INDEX ": more than %d files", PM_MAX_SHARDS);
