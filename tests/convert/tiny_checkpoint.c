@@ -22,7 +22,7 @@ static float uniform(uint64_t *rng)
 void tiny_shape(struct tiny *t, const char *family)
 {
     bool qwen3 = strcmp(family, "qwen3") == 0;
-    *t = (struct tiny){ .family = family, .n_embd = 256, .n_ff = 256, .n_layer = 2, .n_head = qwen3 ? 8 : 4, .n_kv = 2, .d_head = 64, .tied = !qwen3, .theta = 10000,
+    *t = (struct tiny){ .family = family, .n_embd = 256, .n_ff = 256, .n_layer = 2, .n_head = qwen3 ? 8 : 4, .n_kv = 2, .d_head = 64, .n_vocab = TINY_VOCAB, .tied = !qwen3, .theta = 10000,
                         .bias = strcmp(family, "qwen2") == 0 };
 }
 
@@ -63,10 +63,10 @@ static void add_layer(struct tiny *t, unsigned i)
 
 void tiny_fill(struct tiny *t, uint64_t seed)
 {
-    add(t, "model.", "embed_tokens.weight", TINY_VOCAB, t->n_embd);
+    add(t, "model.", "embed_tokens.weight", t->n_vocab, t->n_embd);
     for (unsigned i = 0; i < t->n_layer; i++) add_layer(t, i);
     add(t, "model.", "norm.weight", 0, t->n_embd);
-    if (!t->tied) add(t, "", "lm_head.weight", TINY_VOCAB, t->n_embd);
+    if (!t->tied) add(t, "", "lm_head.weight", t->n_vocab, t->n_embd);
     for (size_t i = 0; i < t->n; i++) {
         struct tiny_tensor *x = &t->tensor[i];
         bool norm = strstr(x->name, "norm") != NULL;
@@ -183,7 +183,7 @@ json_t *tiny_config(const struct tiny *t, bool modern)
         if (strcmp(t->family, names[i][0]) == 0) arch = names[i][1];
     json_t *c = json_pack("{s:[s], s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:i, s:f, s:s, s:b, s:n, s:i}", "architectures", arch, "model_type", t->family, "hidden_size", t->n_embd,
                           "intermediate_size", t->n_ff, "num_hidden_layers", t->n_layer, "num_attention_heads", t->n_head, "num_key_value_heads", t->n_kv, "head_dim", t->d_head, "vocab_size",
-                          TINY_VOCAB, "max_position_embeddings", 512, "rms_norm_eps", 1e-5, "hidden_act", "silu", "tie_word_embeddings", t->tied, "bos_token_id", "eos_token_id", TINY_IM_END);
+                          t->n_vocab, "max_position_embeddings", 512, "rms_norm_eps", 1e-5, "hidden_act", "silu", "tie_word_embeddings", t->tied, "bos_token_id", "eos_token_id", (int)t->n_vocab - 1);
     if (!c) abort();
     if (strcmp(t->family, "qwen2") != 0) json_object_set_new(c, "attention_bias", json_boolean(t->bias));
     if (modern) {

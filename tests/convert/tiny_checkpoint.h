@@ -22,7 +22,7 @@ struct tiny_tensor {
 
 struct tiny {
     const char *family;         /* "llama", "qwen2", "qwen3" */
-    unsigned n_embd, n_ff, n_layer, n_head, n_kv, d_head;
+    unsigned n_embd, n_ff, n_layer, n_head, n_kv, d_head, n_vocab;
     bool tied, bias;
     double theta;
     const char *scaling;        /* NULL, "linear" (factor 4) or "llama3" */
