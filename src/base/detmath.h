@@ -78,6 +78,17 @@ static inline float pm_tanhf(float x)
     return copysignf(t, x);
 }
 
+#define PM_GELU_CUBE 0.044715f
+#define PM_GELU_INNER 0.7978845608f         /* sqrt(2 / pi) */
+
+/* GELU in its form with tanh. Near -5 and below, where 1 + tanh cancels, only the absolute error is small. */
+static inline float pm_geluf(float x)
+{
+    float c = (x * x) * x;
+    float t = pm_tanhf(PM_GELU_INNER * fmaf(PM_GELU_CUBE, c, x));
+    return (0.5f * x) * (1.0f + t);
+}
+
 /* x * sigmoid(x), with one division. */
 static inline float pm_siluf(float x)
 {

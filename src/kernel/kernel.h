@@ -93,10 +93,17 @@ struct pm_quant {
  * rmsnorm: y = (x * r) * w,  r = 1 / sqrt(sum(x*x) / n + eps).  The sum: lane l of 16 takes x[l], x[l+16], ... with lane = fma(x, x, lane) from 0; then the
  * tree: l += l+8 (l < 8), l += l+4 (l < 4), l += l+2 (l < 2), 0 += 1. y may be x.
  *
+ * layernorm: mean = sum(x) / n;  d = x - mean;  y = (d * r) * w, r = 1 / sqrt(sum(d*d) / n + eps);  then y = y + b when b is not NULL. Both sums are of 16 lanes
+ * and the tree of rmsnorm: lane = lane + x from 0, and lane = fma(d, d, lane) from 0. y may be x.
+ *
  * rope: rotates the first n_rot of the d values of each of n_head consecutive heads: pairs (i, i + n_rot/2), with c = cos[i], s = sin[i]:
  * a' = a*c - b*s, b' = b*c + a*s (products and sums rounded separately).
  *
  * swiglu: y = (g / (1 + exp(-g))) * u with pm_expf. y may be gate or up.
+ * gelu: y = gelu(x), the form with tanh:  c = (x * x) * x;  t = pm_tanhf(0.7978845608 * fma(0.044715, c, x));  y = (0.5 * x) * (1 + t). y may be x.
+ * geglu: y = gelu(g) * u. y may be gate or up.
+ * relu2: m = x where x > 0, else +0;  y = m * m. y may be x.
+ * softcap: x = cap * pm_tanhf(x / cap) in place, cap > 0.
  * add: y += x.
  */
 
@@ -167,7 +174,7 @@ struct pm_kernels {
 #define PM_KERNEL(name, args) void(*name) args;
 #include "kernel/list.inc"
 #undef PM_KERNEL
-    enum pm_isa served[16];     /* tier that filled kernel i of list.inc */
+    enum pm_isa served[21];     /* tier that filled kernel i of list.inc */
 };
 
 /* Tiers in this binary that this CPU can run, as a mask of 1 << pm_isa. */
