@@ -204,7 +204,8 @@ PM_API void pm_session_free(pm_session *session);
 /* Tokens on the timeline now. */
 PM_API size_t pm_session_length(const pm_session *session);
 PM_API uint32_t pm_session_context(const pm_session *session);
-/* Shortens the timeline to its first n tokens (n <= length). Logits are undefined until the next feed. */
+/* Shortens the timeline to its first n tokens (n <= length). Logits are undefined until the next feed. Where the memory of keys that an attention window had
+   passed was given back, the kept tokens are read again, which takes as long as feeding them. */
 PM_API pm_status pm_session_truncate(pm_session *session, size_t n, pm_error *err);
 
 /* Appends tokens: prefill, or one decode step when n is 1. On success the logits of the last token are ready. PM_CONTEXT_FULL: does not fit,

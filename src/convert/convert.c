@@ -5,7 +5,7 @@
  */
 #include "base/mem.h"
 #include "convert/dtype.h"
-#include "convert/family.h"
+#include "convert/plan.h"
 #include "convert/quantize.h"
 #include "convert/writer.h"
 #include "kernel/kernel.h"
@@ -30,26 +30,21 @@ struct conversion {
 
 /* ---- vectors ---- */
 
-static pm_status put_vector(struct conversion *c, const char *out_name, const char *tensor, size_t n, pm_error *err)
+static pm_status put_vector(struct conversion *c, const struct pm_slot *slot, pm_error *err)
 {
-    float *v = pm_calloc(n, sizeof *v, err);
+    float *v = pm_calloc(slot->n, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
-    pm_status st = pm_source_rows(pm_source_find(&c->source, tensor), 0, 1, v, err);
-    if (!st) st = pm_writer_put(&c->writer, out_name, v, n * sizeof *v, err);
+    pm_status st = pm_parts_vector(pm_plan_parts(&c->plan, slot->id, slot->index), slot->n, v, err);
+    if (!st) st = pm_writer_put(&c->writer, slot->name, v, slot->n * sizeof *v, err);
     free(v);
     return st;
 }
 
-static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_linear_parts *parts, size_t padded, pm_error *err)
+static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_parts *parts, size_t n, size_t padded, pm_error *err)
 {
     float *v = pm_calloc(padded, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
-    pm_status st = PM_OK;
-    size_t at = 0;
-    for (size_t i = 0; i < parts->n_bias && !st; i++) {
-        st = pm_source_rows(pm_source_find(&c->source, parts->bias[i].name), 0, 1, v + at, err);
-        at += parts->bias[i].rows;
-    }
+    pm_status st = pm_parts_bias(parts, n, v, err);
     if (!st) st = pm_writer_put(&c->writer, out_name, v, padded * sizeof *v, err);
     free(v);
     return st;
@@ -57,52 +52,16 @@ static pm_status put_bias(struct conversion *c, const char *out_name, const stru
 
 /* ---- linears ---- */
 
-/* The tensor and its row for row r of the fused linear. */
-static const struct pm_source_tensor *part_of(struct conversion *c, const struct pm_linear_parts *parts, size_t r, size_t *row)
-{
-    size_t i = 0;
-    while (i + 1 < parts->n_weight && r >= parts->weight[i].rows) r -= parts->weight[i++].rows;
-    *row = r;
-    return pm_source_find(&c->source, parts->weight[i].name);
-}
-
-static pm_status read_rows(struct conversion *c, const struct pm_linear_parts *parts, size_t r0, size_t n, size_t k, float *out, pm_error *err)
-{
-    while (n) {
-        size_t row;
-        const struct pm_source_tensor *t = part_of(c, parts, r0, &row);
-        size_t m = pm_min_size(n, t->rows - row);
-        pm_status st = pm_source_rows(t, row, m, out, err);
-        if (st) return st;
-        pm_source_drop(t, row, m);
-        r0 += m;
-        n -= m;
-        out += m * k;
-    }
-    return PM_OK;
-}
-
-static bool all_q4_0(struct conversion *c, const struct pm_linear_parts *parts)
-{
-    for (size_t i = 0; i < parts->n_weight; i++)
-        if (pm_source_find(&c->source, parts->weight[i].name)->type != PM_ROW_Q4_0) return false;
-    return true;
-}
-
 struct linear_out { char weight[96], scale[96], bias[96]; };
 
-static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
+static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
 {
     size_t panels = pm_linear_panels(l), kp = pm_linear_kp(l), per_panel = kp / 32 * 16;
     uint8_t *panel = pm_calloc(8, kp, err);
     pm_status st = panel ? PM_OK : PM_ERR_MEMORY;
     for (size_t p = 0; p < panels && !st; p++) {
         const uint8_t *rows[16];
-        for (size_t r = 0; r < 16; r++) {
-            size_t row = 0;
-            const struct pm_source_tensor *t = p * 16 + r < l->n ? part_of(c, parts, p * 16 + r, &row) : NULL;
-            rows[r] = t ? pm_source_row_bytes(t, row) : NULL;
-        }
+        for (size_t r = 0; r < 16; r++) rows[r] = p * 16 + r < l->n ? pm_parts_row_bytes(parts, p * 16 + r) : NULL;
         pm_repack_q4_0(rows, l->k, panel, scale + p * per_panel);
         for (size_t i = 0; i < per_panel && !st; i++)
             if (!isfinite(scale[p * per_panel + i])) st = pm_fail(err, PM_ERR_VALUE, "tensor \"%.80s\" holds a scale that is not finite: the checkpoint is damaged", parts->weight[0].name);
@@ -112,7 +71,7 @@ static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc 
     return st;
 }
 
-static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, const struct linear_out *o, float *scale, double *err2,
+static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, double *err2,
                                double *sum2, pm_error *err)
 {
     size_t row_bytes = (size_t)l->k * sizeof(float), rows = pm_max_size(16, BLOCK_BYTES / row_bytes / 16 * 16), kp = pm_linear_kp(l);
@@ -124,7 +83,7 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     struct pm_quantize q = { .linear = l };
     for (size_t r = 0; r < l->n && !st; r += rows) {
         size_t n = pm_min_size(rows, l->n - r);
-        st = read_rows(c, parts, r, n, l->k, w, err);
+        st = pm_parts_rows(parts, r, n, w, err);
         if (st) break;
         pm_quantize_rows(c->pool, &q, w, n, out, scale ? scale + r * per_row : NULL, err2, sum2);
         st = pm_writer_put(&c->writer, o->weight, out, (n + 15) / 16 * panel_bytes, err);
@@ -134,7 +93,7 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     return st;
 }
 
-static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, pm_error *err)
+static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, pm_error *err)
 {
     struct linear_out o;
     size_t n_scale = pm_linear_scale_count(l);
@@ -144,11 +103,11 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
     snprintf(o.bias, sizeof o.bias, "%s.bias", name);
     float *scale = n_scale ? pm_calloc(n_scale, sizeof *scale, err) : NULL;
     if (n_scale && !scale) return PM_ERR_MEMORY;
-    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && all_q4_0(c, parts);
+    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && pm_parts_plain_q4_0(parts);
     pm_status st = exact ? put_repacked(c, l, parts, &o, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
     if (!st && n_scale) st = pm_writer_put(&c->writer, o.scale, scale, n_scale * sizeof *scale, err);
     free(scale);
-    if (!st && l->bias) st = put_bias(c, o.bias, parts, pm_linear_panels(l) * PM_PANEL, err);
+    if (!st && l->bias) st = put_bias(c, o.bias, parts, l->n, pm_linear_panels(l) * PM_PANEL, err);
     if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) {
         char text[16];      /* short, so that the header's size can be foreseen */
         snprintf(text, sizeof text, "%.4f", sum2 > 0 ? sqrt(err2 / sum2) : 0);
@@ -159,35 +118,19 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
 
 /* ---- the whole ---- */
 
-static pm_status put_layer(struct conversion *c, uint32_t i, pm_error *err)
+static pm_status put_slot(void *ctx, const struct pm_slot *s, pm_error *err)
 {
-    const struct pm_desc *d = &c->plan.desc;
-    const struct pm_layer_desc *l = &d->layer[i];
-    const struct pm_layer_parts *p = &c->plan.layer[i];
-    char name[96];
-    pm_status st;
-#define NAME(s) (snprintf(name, sizeof name, "layers.%u." s, i), name)
-    if ((st = put_vector(c, NAME("attn.norm"), p->attn_norm, d->n_embd, err)) || (st = put_linear(c, NAME("attn.qkv"), &l->qkv, &p->qkv, err)) ||
-        (l->qk_norm && (st = put_vector(c, NAME("attn.q_norm"), p->q_norm, l->d_head, err))) ||
-        (l->qk_norm && (st = put_vector(c, NAME("attn.k_norm"), p->k_norm, l->d_head, err))) || (st = put_linear(c, NAME("attn.o"), &l->o, &p->o, err)) ||
-        (st = put_vector(c, NAME("ffn.norm"), p->ffn_norm, d->n_embd, err)) || (st = put_linear(c, NAME("ffn.gate_up"), &l->gate_up, &p->gate_up, err)) ||
-        (st = put_linear(c, NAME("ffn.down"), &l->down, &p->down, err)))
-        return st;
-#undef NAME
-    return PM_OK;
+    struct conversion *c = ctx;
+    if (s->id == PM_SLOT_rope) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq[s->index], s->n * sizeof(float), err);
+    if (s->id == PM_SLOT_rope_long) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq_long[s->index], s->n * sizeof(float), err);
+    return s->linear ? put_linear(c, s->name, s->linear, pm_plan_parts(&c->plan, s->id, s->index), err) : put_vector(c, s, err);
 }
 
 static pm_status put_all(struct conversion *c, pm_error *err)
 {
     const struct pm_desc *d = &c->plan.desc;
     pm_status st = pm_writer_put(&c->writer, "tokenizer", c->tokenizer.data, c->tokenizer.len, err);
-    if (st || !d->has_weights) return st;
-    if ((st = pm_writer_put(&c->writer, "rope.inv_freq", c->plan.inv_freq, d->n_rot / 2 * sizeof(float), err))) return st;
-    if (!d->tied && (st = put_linear(c, "embed", &d->embed, &c->plan.embed, err))) return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = put_layer(c, i, err))) return st;
-    if ((st = put_vector(c, "norm", c->plan.norm, d->n_embd, err))) return st;
-    return put_linear(c, "head", &d->head, &c->plan.head, err);
+    return st || !d->has_weights ? st : pm_desc_walk(d, put_slot, c, err);
 }
 
 static void add_eos(struct pm_desc *d, json_int_t id)
@@ -265,7 +208,7 @@ static pm_status describe(struct conversion *c, pm_error *err)
     if (!p->vocab_only) {
         if ((st = pm_family_find(c->source.config, &family, err)) || (st = family->describe(&c->source, &c->plan, err))) return st;
         bool integer = c->dtype.type == PM_W_W8 || c->dtype.type == PM_W_W4;
-        bool lossless = c->dtype.type == PM_W_W4 && c->dtype.group == 32 && all_q4_0(c, &c->plan.layer[0].qkv);
+        bool lossless = c->dtype.type == PM_W_W4 && c->dtype.group == 32 && pm_parts_plain_q4_0(pm_plan_parts(&c->plan, PM_SLOT_o, 0));
         pm_dtype_apply(d, &c->dtype, integer && p->rotate != PM_ROTATE_OFF && !(p->rotate == PM_ROTATE_AUTO && lossless), p->head_same);
     }
     d->name = pm_strndup(name, strlen(name), err);

@@ -30,25 +30,81 @@ static pm_status llama3(const json_t *r, uint32_t n, float *inv_freq, pm_error *
     return PM_OK;
 }
 
-pm_status pm_rope_frequencies(const json_t *config, uint32_t n_rot, float *inv_freq, pm_error *err)
+/* factor_i of longrope, one per frequency */
+static pm_status factors(const json_t *r, const char *key, uint32_t n, const float *base, float *out, pm_error *err)
+{
+    const json_t *list = json_object_get(r, key);
+    if (!json_is_array(list) || json_array_size(list) != n)
+        return pm_fail(err, PM_ERR_FORMAT, "rope_scaling: field \"%s\" has %zu numbers; the head size says %u", key, json_array_size(list), n);
+    for (uint32_t i = 0; i < n; i++) {
+        double f = json_number_value(json_array_get(list, i));
+        if (!(f > 0 && f < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "rope_scaling: field \"%s\" has %g at %u; it must be positive", key, f, i);
+        out[i] = (float)((double)base[i] / f);
+    }
+    return PM_OK;
+}
+
+/* Ding et al., LongRoPE, 2024; the magnitude sqrt(1 + ln(max/original) / ln(original)) as in transformers. */
+static pm_status longrope(const json_t *config, const json_t *r, struct pm_plan *p, uint32_t index, pm_error *err)
+{
+    struct pm_rope_desc *d = &p->desc.rope[index];
+    uint32_t n = d->n_rot / 2, original = 0;
+    double magnitude = 0;
+    pm_status st;
+    if ((st = pm_json_opt_u32(config, "config.json", "original_max_position_embeddings", 2, PM_MAX_CTX, &original, err)) ||
+        (st = pm_json_opt_u32(r, "rope_scaling", "original_max_position_embeddings", 2, PM_MAX_CTX, &original, err)) ||
+        (st = pm_json_opt_f64(r, "rope_scaling", "attention_factor", &magnitude, err)))
+        return st;
+    if (!original) original = p->desc.n_ctx_max;
+    float *base = p->inv_freq[index];
+    if ((st = factors(r, "long_factor", n, base, p->inv_freq_long[index], err)) || (st = factors(r, "short_factor", n, base, base, err))) return st;
+    double ratio = (double)p->desc.n_ctx_max / original;
+    if (!(magnitude > 0)) magnitude = ratio > 1 ? sqrt(1 + pm_log(ratio) / pm_log((double)original)) : 1;
+    d->scale = d->long_scale = (float)magnitude;
+    bool same = memcmp(base, p->inv_freq_long[index], n * sizeof *base) == 0;
+    if (same || original >= p->desc.n_ctx_max) return PM_OK;
+    d->kind = PM_ROPE_LONG;
+    d->switch_ctx = original;
+    return PM_OK;
+}
+
+pm_status pm_plan_plain_rope(const json_t *config, const char *theta_key, struct pm_plan *p, uint32_t r, pm_error *err)
+{
+    double theta = 10000;
+    uint32_t n_rot = p->desc.rope[r].n_rot;
+    pm_status st = pm_json_opt_f64(config, "config.json", theta_key, &theta, err);
+    if (!st) st = pm_json_opt_f64(json_object_get(config, "rope_parameters"), "config.json: rope_parameters", "rope_theta", &theta, err);
+    if (st) return st;
+    if (!(theta > 1 && theta < 1e12)) return pm_fail(err, PM_ERR_FORMAT, "config.json: field \"%s\" is %g", theta_key, theta);
+    p->desc.rope[r].theta = theta;
+    for (uint32_t i = 0; i < n_rot / 2; i++) p->inv_freq[r][i] = (float)(1.0 / pm_pow(theta, (double)(float)(2 * i) / (double)n_rot));
+    return PM_OK;
+}
+
+pm_status pm_plan_rope(const json_t *config, const char *theta_key, struct pm_plan *p, uint32_t r, pm_error *err)
 {
     /* 5.x: rope_parameters {rope_type, rope_theta, ...}; 4.x: rope_theta beside rope_scaling {rope_type or type, ...} */
     const json_t *params = json_object_get(config, "rope_parameters"), *scaling = json_is_object(params) ? params : json_object_get(config, "rope_scaling");
-    double theta = 10000, factor = 1;
+    struct pm_rope_desc *d = &p->desc.rope[r];
+    float *inv_freq = p->inv_freq[r];
     const char *type = NULL;
+    double factor = 1;
     pm_status st;
-    if ((st = pm_json_opt_f64(config, "config.json", "rope_theta", &theta, err)) || (st = pm_json_opt_f64(params, "config.json: rope_parameters", "rope_theta", &theta, err)) ||
-        (st = pm_json_opt_str(scaling, "rope_scaling", "type", &type, err)) || (st = pm_json_opt_str(scaling, "rope_scaling", "rope_type", &type, err)))
+    if ((st = pm_plan_plain_rope(config, theta_key, p, r, err)) || (st = pm_json_opt_str(scaling, "rope_scaling", "type", &type, err)) ||
+        (st = pm_json_opt_str(scaling, "rope_scaling", "rope_type", &type, err)))
         return st;
-    if (!(theta > 1 && theta < 1e12)) return pm_fail(err, PM_ERR_FORMAT, "config.json: field \"rope_theta\" is %g", theta);
-    for (uint32_t i = 0; i < n_rot / 2; i++) inv_freq[i] = (float)(1.0 / pm_pow(theta, (double)(float)(2 * i) / (double)n_rot));
     if (!type || strcmp(type, "default") == 0) return PM_OK;
-    if (strcmp(type, "llama3") == 0) return llama3(scaling, n_rot / 2, inv_freq, err);
-    if (strcmp(type, "linear") == 0) {
-        if ((st = pm_json_f64(scaling, "rope_scaling", "factor", &factor, err))) return st;
-        if (!(factor > 0)) return pm_fail(err, PM_ERR_FORMAT, "rope_scaling: field \"factor\" is %g", factor);
-        for (uint32_t i = 0; i < n_rot / 2; i++) inv_freq[i] = (float)((double)inv_freq[i] / factor);
-        return PM_OK;
-    }
-    return pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: rope scaling \"%.40s\" is not supported; known are default, linear, llama3", type);
+    if (strcmp(type, "llama3") == 0) return llama3(scaling, d->n_rot / 2, inv_freq, err);
+    if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0) return longrope(config, scaling, p, r, err);
+    bool linear = strcmp(type, "linear") == 0;
+    if (!linear && strcmp(type, "dynamic") != 0)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: rope scaling \"%.40s\" is not supported; known are default, linear, dynamic, llama3 and longrope", type);
+    if ((st = pm_json_f64(scaling, "rope_scaling", "factor", &factor, err))) return st;
+    if (!(factor > 0 && factor < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "rope_scaling: field \"factor\" is %g", factor);
+    for (uint32_t i = 0; linear && i < d->n_rot / 2; i++) inv_freq[i] = (float)((double)inv_freq[i] / factor);
+    if (linear) return PM_OK;
+    d->kind = PM_ROPE_DYNAMIC;
+    d->switch_ctx = p->desc.n_ctx_max;
+    d->factor = factor;
+    return PM_OK;
 }

@@ -15,6 +15,7 @@ struct pm_session {
     struct pm_engine *engine;       /* borrowed */
     const struct pm_model *model;   /* borrowed */
     struct pm_kv kv;
+    struct pm_ropes ropes;          /* chosen by n_ctx */
     int32_t *ids;                   /* [n_ctx] the timeline, owned */
     size_t n, n_ctx, n_chunk;
     float *logits;                  /* [n_vocab padded] of the last token, owned */

@@ -82,6 +82,44 @@ static void test_prefix_and_truncate(void **state)
     pm_session_free(s);
 }
 
+/* Where keys behind a window were given back, the timeline can still be cut anywhere: the kept tokens are read again. */
+static void test_windows(void **state)
+{
+    (void)state;
+    static const struct { uint32_t window; size_t cut; bool reads_again; } cases[] = { { 10, 149, false }, { 10, 137, false }, { 10, 136, true }, { 10, 60, true }, { 10, 1, true }, { 10, 0, true }, { 100, 90, false } };
+    int32_t a[150], b[150];
+    float want[V];
+    pm_model *whole = model;
+    make_ids(a, 150, 3);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pm_error err = { 0 };
+        char file[80];
+        snprintf(file, sizeof file, "%s.w", path);
+        assert_int_equal(builder_write(file, &(struct builder_options){ .dtype = "w8a8", .tied = true, .window = cases[i].window, .caps = true, .seed = 32 }, &err), PM_OK);
+        assert_int_equal(pm_model_open(file, &model, &err), PM_OK);
+        size_t cut = cases[i].cut, reused = 99;
+        pm_session *s = open_session(512, 16);
+        assert_int_equal(pm_session_feed(s, a, 150, &err), PM_OK);
+        fresh(a, 150, want);
+        assert_memory_equal(pm_session_logits(s), want, sizeof want);
+        assert_int_equal(pm_session_truncate(s, cut, &err), PM_OK);
+        assert_int_equal(pm_session_length(s), cut);
+        if (cut) assert_int_equal(pm_session_logits(s) != NULL, cases[i].reads_again);
+        assert_int_equal(pm_session_feed(s, a + cut, 150 - cut, &err), PM_OK);
+        assert_memory_equal(pm_session_logits(s), want, sizeof want);
+        make_ids(b, 150, 4);
+        memcpy(b, a, cut * sizeof *a);
+        assert_int_equal(pm_session_prompt(s, b, 150, &reused, &err), PM_OK);
+        assert_int_equal(reused, cases[i].reads_again ? 0 : cut);
+        fresh(b, 150, want);
+        assert_memory_equal(pm_session_logits(s), want, sizeof want);
+        pm_session_free(s);
+        pm_model_close(model);
+        unlink(file);
+    }
+    model = whole;
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -325,13 +363,17 @@ static void test_lies(void **state)
     (void)state;
     static const struct { const char *old, *new, *says; pm_status st; } cases[] = {
         { "\\\"n_kv\\\":2", "\\\"n_kv\\\":5", "n_kv", PM_ERR_FORMAT },
-        { "\\\"n_head\\\":6", "\\\"n_head\\\":4", "qkv.n", PM_ERR_MISMATCH },
+        { "\\\"n_head\\\":6", "\\\"n_head\\\":4", "attn.qkv.n", PM_ERR_MISMATCH },
         { "\\\"n_embd\\\":96", "\\\"n_embd\\\":95", "95", PM_ERR_MISMATCH },
         { "\\\"n_rot\\\":16", "\\\"n_rot\\\":15", "n_rot", PM_ERR_FORMAT },
         { "\\\"n_rot\\\":16", "\\\"n_rot\\\":98", "n_rot", PM_ERR_FORMAT },
         { "\\\"n_vocab\\\":275", "\\\"n_vocab\\\":274", "274", PM_ERR_LIMIT },
         { "\"layers.1.attn.o.weight\":{", "\"layers.1.attn.o.weighs\":{", "layers.1.attn.o.weight", PM_ERR_MISSING },
-        { "\\\"kind\\\":\\\"swiglu\\\"", "\\\"kind\\\":\\\"swigla\\\"", "swigla", PM_ERR_UNSUPPORTED },
+        { "\\\"kind\\\":\\\"glu\\\"", "\\\"kind\\\":\\\"gla\\\"", "layers[0].ffn.kind \"gla\"", PM_ERR_UNSUPPORTED },
+        { "\\\"act\\\":\\\"silu\\\"", "\\\"act\\\":\\\"siLu\\\"", "layers[0].ffn.act", PM_ERR_UNSUPPORTED },
+        { "\\\"rope\\\":0", "\\\"rope\\\":3", "layers[0].attn.rope is 3", PM_ERR_FORMAT },
+        { "\\\"kind\\\":\\\"fixed\\\"", "\\\"kind\\\":\\\"fixe!\\\"", "ropes[0].kind", PM_ERR_UNSUPPORTED },
+        { "\\\"norm\\\":\\\"rms\\\"", "\\\"norm\\\":\\\"rmz\\\"", "model.norm", PM_ERR_UNSUPPORTED },
         { "\"dtype\":\"I8\"", "\"dtype\":\"U8\"", "must be I8", PM_ERR_MISMATCH },
         { "\"pumice.format\":\"1\"", "\"pumice.format\":\"7\"", "version \"7\"", PM_ERR_UNSUPPORTED },
         { "\"shape\":[6,48,16,4]", "\"shape\":[48,6,16,4]", "[48, 6, 16, 4]", PM_ERR_MISMATCH },
@@ -430,7 +472,7 @@ int main(void)
     pm_error err = { 0 };
     if (builder_write(path, &o, &err) || pm_engine_create(&ep, &engine, &err) || pm_model_open(path, &model, &err)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prefix_and_truncate), cmocka_unit_test(test_limits), cmocka_unit_test(test_batch_is_all_or_nothing), cmocka_unit_test(test_abort),
+        cmocka_unit_test(test_prefix_and_truncate), cmocka_unit_test(test_windows), cmocka_unit_test(test_limits), cmocka_unit_test(test_batch_is_all_or_nothing), cmocka_unit_test(test_abort),
         cmocka_unit_test(test_generate), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_inspect),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

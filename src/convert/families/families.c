@@ -2,7 +2,6 @@
 #include "convert/families/families.h"
 
 #include "base/buf.h"
-#include "base/mem.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -29,13 +28,4 @@ pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_
                        : pm_fail(err, PM_ERR_MISSING, "config.json: field \"architectures\" is missing; known are %s", known.data ? known.data : "");
     pm_buf_free(&known);
     return st;
-}
-
-void pm_plan_free(struct pm_plan *p)
-{
-    if (!p) return;
-    pm_desc_free(&p->desc);
-    free(p->layer);
-    free(p->inv_freq);
-    memset(p, 0, sizeof *p);
 }

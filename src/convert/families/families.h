@@ -2,7 +2,7 @@
 #ifndef PM_CONVERT_FAMILIES_H
 #define PM_CONVERT_FAMILIES_H
 
-#include "convert/family.h"
+#include "convert/families/dense.h"
 
 extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3;
 
