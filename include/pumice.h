@@ -113,6 +113,17 @@ typedef struct pm_limits {
 } pm_limits;
 PM_API pm_status pm_engine_measure(pm_engine *engine, double seconds, pm_limits *out, pm_error *err);
 
+/* Where the time goes. One event is one job (a matrix product, attention, ...) on one thread, from its first chunk to its last. */
+typedef struct pm_profile_event {
+    const char *name;       /* static, e.g. "attn.qkv", "attention", "prepare" */
+    uint32_t chunks;        /* that this thread took */
+    uint64_t begin_ns, end_ns;  /* of CLOCK_MONOTONIC */
+} pm_profile_event;
+/* Keeps up to max_events per thread from now on, dropping earlier ones; 0 ends it and frees them. Not while the engine works. */
+PM_API pm_status pm_engine_profile(pm_engine *engine, size_t max_events, pm_error *err);
+/* Events of one thread (0 .. pm_engine_threads()-1) in order of time; owned by the engine until the next pm_engine_profile(). NULL when there are none. */
+PM_API const pm_profile_event *pm_engine_profile_events(const pm_engine *engine, int thread, size_t *n);
+
 /* ---- model ------------------------------------------------------------------------------------------------------- */
 
 typedef struct pm_model pm_model;

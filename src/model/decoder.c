@@ -14,6 +14,7 @@ struct ctx {
     const struct pm_desc *d;
     const struct pm_run *runs;
     size_t n_runs, m_tok;
+    struct pm_pending pending;
     const struct pm_linear *embed;
     float embed_scale;
     size_t tile;            /* query tokens of an attention task */
@@ -53,6 +54,7 @@ static size_t count_tokens(const struct pm_run *runs, size_t n_runs)
 void pm_decoder_embed(struct pm_exec *e, const struct pm_linear *embed, float scale, const struct pm_run *runs, size_t n_runs)
 {
     struct ctx c = { .e = e, .embed = embed, .embed_scale = scale, .runs = runs, .n_runs = n_runs };
+    pm_pool_name(e->pool, "embed");
     pm_pool_run(e->pool, embed_token, &c, count_tokens(runs, n_runs));
 }
 
@@ -83,6 +85,7 @@ static void position_token(void *ctx, size_t t, int worker)
 void pm_decoder_positions(struct pm_exec *e, const struct pm_run *runs, size_t n_runs)
 {
     struct ctx c = { .e = e, .runs = runs, .n_runs = n_runs, .m_tok = count_tokens(runs, n_runs) };
+    pm_pool_name(e->pool, "positions");
     pm_pool_run(e->pool, position_token, &c, c.m_tok);
 }
 
@@ -144,10 +147,13 @@ static void attend_task(void *ctx, size_t task, int worker)
 
 #define ATTEND_ROWS 64      /* query rows of a task in prefill */
 
-static struct pm_input normed(const struct ctx *c, const float *w, const float *b)
+/* The normed residual stream, after what is pending was added to it. */
+static struct pm_input normed(struct ctx *c, const float *w, const float *b)
 {
-    return (struct pm_input){ .prep = c->d->norm == PM_NORM_LAYER ? PM_PREP_LAYER : PM_PREP_RMS, .x = c->e->x, .ldx = c->e->ld_embd, .out = c->e->h, .norm = w, .norm_bias = b,
-                              .eps = c->d->norm_eps };
+    struct pm_input in = { .prep = c->d->norm == PM_NORM_LAYER ? PM_PREP_LAYER : PM_PREP_RMS, .x = c->e->x, .ldx = c->e->ld_embd, .out = c->e->h, .norm = w, .norm_bias = b,
+                           .eps = c->d->norm_eps, .pending = c->pending };
+    c->pending = (struct pm_pending){ 0 };
+    return in;
 }
 
 static void attention(struct ctx *c)
@@ -156,10 +162,12 @@ static void attention(struct ctx *c)
     const struct pm_layer *l = c->l;
     struct pm_input in = normed(c, l->attn_norm, l->attn_norm_bias);
     pm_linear_forward(e, &l->qkv, &in, c->m_tok, e->qkv, e->ld_qkv, c->layer, PM_SLOT_qkv);
+    pm_pool_name(e->pool, "rope, cache");
     pm_pool_run(e->pool, place_token, c, c->m_tok);
     c->tile = pm_max_size(1, ATTEND_ROWS / (l->desc.n_head / l->desc.n_kv));
     size_t tiles = 0;
     for (size_t i = 0; i < c->n_runs; i++) tiles += (c->runs[i].n + c->tile - 1) / c->tile;
+    pm_pool_name(e->pool, "attention");
     pm_pool_run(e->pool, attend_task, c, tiles * l->desc.n_kv);
     in = (struct pm_input){ .prep = PM_PREP_NONE, .x = e->att, .ldx = e->ld_att };
     pm_linear_forward(e, &l->o, &in, c->m_tok, e->y, e->ld_embd, c->layer, PM_SLOT_o);
@@ -176,42 +184,53 @@ static void ffn(struct ctx *c, float *out)
     pm_linear_forward(e, &l->down, &in, c->m_tok, out, e->ld_embd, c->layer, PM_SLOT_down);
 }
 
-/* x += norm(y) or y */
-static void add_residual(struct ctx *c, float *y, const float *post_norm)
+/* Leaves the outputs of its last block pending. */
+static void layer(struct ctx *c, const struct pm_layer *l, uint32_t index)
 {
-    const struct pm_kernels *k = &c->e->kern;
-    for (size_t t = 0; t < c->m_tok; t++) {
-        float *row = y + t * c->e->ld_embd;
-        if (post_norm) k->rmsnorm(row, row, post_norm, c->d->n_embd, c->d->norm_eps);
-        k->add(c->e->x + t * c->e->ld_embd, row, c->d->n_embd);
+    c->l = l;
+    c->layer = index;
+    attention(c);
+    if (l->desc.parallel) {
+        ffn(c, c->e->h);    /* h is free again once gate_up has read it */
+        c->pending = (struct pm_pending){ .y = c->e->y, .y2 = c->e->h };
+        return;
     }
+    c->pending = (struct pm_pending){ .y = c->e->y, .post_norm = l->attn_post_norm };
+    ffn(c, c->e->y);
+    c->pending = (struct pm_pending){ .y = c->e->y, .post_norm = l->ffn_post_norm };
+}
+
+static void add_token(void *ctx, size_t t, int worker)
+{
+    (void)worker;
+    const struct ctx *c = ctx;
+    pm_pending_add(c->e, &c->pending, t, c->e->ld_embd, c->e->x + t * c->e->ld_embd, c->d->n_embd, c->d->norm_eps);
+}
+
+static void add_pending(struct ctx *c)
+{
+    pm_pool_name(c->e->pool, "add");
+    pm_pool_run(c->e->pool, add_token, c, c->m_tok);
 }
 
 void pm_decoder_layer(struct pm_exec *e, const struct pm_desc *d, const struct pm_layer *l, uint32_t layer_index, const struct pm_run *runs, size_t n_runs,
                       size_t m_tok)
 {
-    struct ctx c = { .e = e, .l = l, .layer = layer_index, .d = d, .runs = runs, .n_runs = n_runs, .m_tok = m_tok };
-    attention(&c);
-    if (l->desc.parallel) {
-        ffn(&c, e->h);      /* h is free again once gate_up has read it */
-        add_residual(&c, e->y, NULL);
-        add_residual(&c, e->h, NULL);
-        return;
-    }
-    add_residual(&c, e->y, l->attn_post_norm);
-    ffn(&c, e->y);
-    add_residual(&c, e->y, l->ffn_post_norm);
+    struct ctx c = { .e = e, .d = d, .runs = runs, .n_runs = n_runs, .m_tok = m_tok };
+    layer(&c, l, layer_index);
+    add_pending(&c);
 }
 
 pm_status pm_decoder_forward(struct pm_exec *e, const struct pm_model *m, const struct pm_run *runs, size_t n_runs)
 {
-    size_t m_tok = count_tokens(runs, n_runs);
+    struct ctx c = { .e = e, .d = &m->desc, .runs = runs, .n_runs = n_runs, .m_tok = count_tokens(runs, n_runs) };
     pm_decoder_embed(e, &m->embed, m->desc.embed_scale, runs, n_runs);
     pm_decoder_positions(e, runs, n_runs);
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
         if (e->abort && atomic_load_explicit(e->abort, memory_order_relaxed)) return PM_ABORTED;
-        pm_decoder_layer(e, &m->desc, &m->layer[i], i, runs, n_runs, m_tok);
+        layer(&c, &m->layer[i], i);
     }
+    add_pending(&c);
     return PM_OK;
 }
 
@@ -244,5 +263,6 @@ void pm_decoder_head(struct pm_exec *e, const struct pm_model *m, const uint32_t
     struct pm_input in = { .prep = PM_PREP_NONE, .x = e->h, .ldx = e->ld_embd };
     pm_linear_forward(e, &m->head, &in, n, logits, ldl, m->desc.n_layer, PM_SLOT_head);
     struct ctx c = { .e = e, .d = &m->desc, .m_tok = n, .logits = logits, .ldl = ldl };
+    pm_pool_name(e->pool, "softcap");
     if (m->desc.logit_softcap > 0) pm_pool_run(e->pool, cap_task, &c, n * ((ldl + CAP_COLUMNS - 1) / CAP_COLUMNS));
 }

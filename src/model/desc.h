@@ -146,6 +146,9 @@ enum pm_slot_id {
 /* A linear of a layer by its slot; NULL when the slot is a vector. A linear that the layer does not have is all zero. */
 struct pm_linear_desc *pm_layer_linear(struct pm_layer_desc *l, enum pm_slot_id id);
 
+/* "attn.qkv": the name without the layer. Static. */
+const char *pm_slot_title(enum pm_slot_id id);
+
 struct pm_slot {
     enum pm_slot_id id;
     uint32_t index;                         /* layer or rope, else 0 */

@@ -54,6 +54,9 @@ enum pm_prep {
     PM_PREP_GEGLU,
     PM_PREP_GELU,           /* in place */
 };
+/* Outputs of blocks that are still to be added to the residual stream: x += y (RMS-normed with post_norm when that is set), then x += y2. The next norm does it on its
+   way, so that the stream is read once and no thread waits. NULL: nothing. */
+struct pm_pending { float *y, *y2; const float *post_norm; };
 struct pm_input {
     enum pm_prep prep;
     float *x;               /* [m][ldx] */
@@ -61,11 +64,15 @@ struct pm_input {
     float *out;             /* norms: [m][ldx] */
     const float *norm, *norm_bias;  /* norms: [k] */
     float eps;
+    struct pm_pending pending;      /* norms: added to x before it is read */
 };
 /* y[m][ldy] = W in + bias for m prepared rows. Rows of the prepared input are overwritten when the linear rotates. ldy >= n padded to 16. `layer`, `id`:
    for the observer. */
 void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struct pm_input *in, size_t m, float *y, size_t ldy, uint32_t layer,
                        enum pm_slot_id id);
+
+/* What `pending` says, for one row of n values; `t` its number, rows of y have ldx floats. */
+void pm_pending_add(const struct pm_exec *e, const struct pm_pending *p, size_t t, size_t ldx, float *x, size_t n, float eps);
 
 /* Row `id` of an embedding table into out[k]. */
 void pm_linear_row(const struct pm_exec *e, const struct pm_linear *l, size_t id, float *out);

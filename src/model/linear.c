@@ -116,12 +116,23 @@ struct job {
     struct pm_gemm gemm;
 };
 
+void pm_pending_add(const struct pm_exec *e, const struct pm_pending *p, size_t t, size_t ldx, float *x, size_t n, float eps)
+{
+    const struct pm_kernels *k = &e->kern;
+    if (!p->y) return;
+    float *y = p->y + t * ldx;
+    if (p->post_norm) k->rmsnorm(y, y, p->post_norm, n, eps);
+    k->add(x, y, n);
+    if (p->y2) k->add(x, p->y2 + t * ldx, n);
+}
+
 static float *prepare_row(const struct job *j, size_t t)
 {
     const struct pm_kernels *k = &j->e->kern;
     const struct pm_input *in = j->in;
     size_t n = j->l->desc.k;
     float *x = in->x + t * in->ldx, *out = is_norm(in->prep) ? in->out + t * in->ldx : x;
+    pm_pending_add(j->e, &in->pending, t, in->ldx, x, n, in->eps);
     switch (in->prep) {
     case PM_PREP_RMS: k->rmsnorm(out, x, in->norm, n, in->eps); break;
     case PM_PREP_LAYER: k->layernorm(out, x, in->norm, in->norm_bias, n, in->eps); break;
@@ -185,11 +196,12 @@ static void multiply_chunk(void *ctx, size_t chunk, int worker)
 /* Chunks per thread: enough that a slow core does not hold up the others at the end. */
 #define CHUNKS_PER_THREAD 8
 
-static void run_chunks(struct job *j, pm_pool_fn fn, size_t n, size_t align)
+static void run_chunks(struct job *j, const char *name, pm_pool_fn fn, size_t n, size_t align)
 {
     size_t threads = (size_t)pm_pool_threads(j->e->pool);
     j->per_chunk = pm_round_up(pm_max_size(1, n / (threads * CHUNKS_PER_THREAD)), align);
     if (threads == 1) j->per_chunk = n;
+    pm_pool_name(j->e->pool, name);
     pm_pool_run(j->e->pool, fn, j, (n + j->per_chunk - 1) / j->per_chunk);
 }
 
@@ -208,13 +220,13 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
     j.gemm = (struct pm_gemm){ .w = l->w, .w_scale = l->scale, .bias = l->bias, .a = e->a, .a_lo = e->a_lo, .a_scale = e->a_scale, .a_sum = e->a_sum, .x = rows,
                                .ldx = in->ldx, .y = y, .ldy = ldy, .m = m, .k = d->k, .kp = kp, .group = d->group };
     if (e->observe) {
-        run_chunks(&j, prepare_only, m, 1);
+        run_chunks(&j, "prepare", prepare_only, m, 1);
         e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
-        run_chunks(&j, pack_only, m, 1);
+        run_chunks(&j, "prepare", pack_only, m, 1);
     } else {
-        run_chunks(&j, prepare_chunk, m, 1);
+        run_chunks(&j, "prepare", prepare_chunk, m, 1);
     }
-    run_chunks(&j, multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
+    run_chunks(&j, pm_slot_title(id), multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
 }
 
 /* ---- the embedding table ---- */

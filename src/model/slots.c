@@ -60,3 +60,17 @@ struct pm_linear_desc *pm_layer_linear(struct pm_layer_desc *l, enum pm_slot_id 
     default: return NULL;
     }
 }
+
+const char *pm_slot_title(enum pm_slot_id id)
+{
+    switch (id) {
+#define PM_VECTOR(field, name, n, when) case PM_SLOT_##field: return name;
+#define PM_LINEAR(field, name, n, k, when) case PM_SLOT_##field: return name;
+#include "model/tensors.inc"
+#undef PM_VECTOR
+#undef PM_LINEAR
+    case PM_SLOT_embed: return "embed";
+    case PM_SLOT_head: return "head";
+    default: return "norm";
+    }
+}

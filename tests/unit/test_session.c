@@ -439,6 +439,38 @@ static void test_damage(void **state)
     free(good);
 }
 
+/* Every job of a step is told, in order of time, on the threads that the engine has; when the room is used up the rest is dropped. */
+static void test_profile(void **state)
+{
+    (void)state;
+    pm_error err = { 0 };
+    int32_t ids[40];
+    size_t n, n_qkv = 0;
+    make_ids(ids, 40, 6);
+    pm_session *s = open_session(64, 0);
+    assert_null(pm_engine_profile_events(engine, 0, &n));
+    assert_int_equal(pm_engine_profile(engine, 1000, &err), PM_OK);
+    assert_int_equal(pm_session_feed(s, ids, 40, &err), PM_OK);
+    for (int t = 0; t < pm_engine_threads(engine); t++) {
+        const pm_profile_event *e = pm_engine_profile_events(engine, t, &n);
+        assert_non_null(e);
+        for (size_t i = 0; i < n; i++) {
+            assert_true(e[i].begin_ns <= e[i].end_ns && e[i].chunks > 0);
+            if (i) assert_true(e[i - 1].end_ns <= e[i].begin_ns);
+            if (strcmp(e[i].name, "attn.qkv") == 0) n_qkv += e[i].chunks;
+        }
+    }
+    assert_true(n_qkv >= 2);        /* two layers */
+    assert_null(pm_engine_profile_events(engine, 99, &n));
+    assert_int_equal(pm_engine_profile(engine, 3, &err), PM_OK);
+    assert_int_equal(pm_session_feed(s, ids, 1, &err), PM_OK);
+    assert_non_null(pm_engine_profile_events(engine, 0, &n));
+    assert_int_equal(n, 3);
+    assert_int_equal(pm_engine_profile(engine, 0, &err), PM_OK);
+    assert_null(pm_engine_profile_events(engine, 0, &n));
+    pm_session_free(s);
+}
+
 static void test_inspect(void **state)
 {
     (void)state;
@@ -473,7 +505,7 @@ int main(void)
     if (builder_write(path, &o, &err) || pm_engine_create(&ep, &engine, &err) || pm_model_open(path, &model, &err)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prefix_and_truncate), cmocka_unit_test(test_windows), cmocka_unit_test(test_limits), cmocka_unit_test(test_batch_is_all_or_nothing), cmocka_unit_test(test_abort),
-        cmocka_unit_test(test_generate), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_generate), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_profile), cmocka_unit_test(test_inspect),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pm_model_close(model);

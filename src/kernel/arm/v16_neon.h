@@ -113,5 +113,6 @@ V16_FN vi vi_dot8(vi acc, vw w, va a) V16_EACH(vi, v16_dot(acc.v[i], w.v[i], a))
 #endif
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return vi_dot8(acc, w, a); }
 #define V16_PREFETCH(p) __builtin_prefetch(p)
+#define V16_PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 
 #endif

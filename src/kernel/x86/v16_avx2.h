@@ -161,5 +161,6 @@ V16_FN __m256i v16_dot4(__m256i acc, __m256i w, __m256i a) { return _mm256_add_e
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return (vi){ v16_dot4(acc.a, w.a, a), v16_dot4(acc.b, w.b, a) }; }
 #endif
 #define V16_PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define V16_PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 #endif

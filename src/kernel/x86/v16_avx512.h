@@ -95,5 +95,6 @@ V16_FN vi vi_dot8(vi acc, vw w, va a)
 }
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return vi_dot8(acc, w, a); }
 #define V16_PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define V16_PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 #endif
