@@ -274,6 +274,7 @@ typedef struct pm_generate_params {
     size_t n_stop;
     bool ignore_eos;
     bool keep_special;                  /* special tokens appear in the text */
+    uint32_t speculate;                 /* longest draft of prompt-lookup speculation, at most 15; 0 = off. The text is the same, only faster where it repeats itself */
     pm_token_fn on_token;               /* may be NULL */
     void *user;
 } pm_generate_params;
@@ -282,6 +283,7 @@ typedef struct pm_generate_result {
     size_t n_tokens;                    /* sampled, the ending EOS included */
     pm_stop_reason reason;
     double seconds;                     /* from the first sampling to the end */
+    size_t n_drafted, n_accepted;       /* of speculation: tokens tried, and those that were right */
 } pm_generate_result;
 
 /* Samples and appends tokens until something stops it. Needs logits, that is a feed or a prompt before. The timeline then holds every sampled

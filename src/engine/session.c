@@ -93,8 +93,7 @@ static pm_status check_ids(const pm_session *s, const int32_t *ids, size_t n, pm
     return PM_OK;
 }
 
-/* One forward pass over a chunk: the KV cache is filled, the timeline is longer, e->x holds the rows. */
-static pm_status forward(pm_session *s, const int32_t *ids, size_t n, pm_error *err)
+pm_status pm_session_forward(pm_session *s, const int32_t *ids, size_t n, pm_error *err)
 {
     struct pm_exec *e = &s->engine->exec;
     pm_status st = pm_exec_reserve(e, &s->model->desc, n, err);
@@ -122,7 +121,7 @@ pm_status pm_session_feed(pm_session *s, const int32_t *ids, size_t n, pm_error 
     pm_status st = check_ids(s, ids, n, err);
     while (n && !st) {
         size_t m = pm_min_size(n, s->n_chunk);
-        st = atomic_load(&s->abort) ? PM_ABORTED : forward(s, ids, m, err);
+        st = atomic_load(&s->abort) ? PM_ABORTED : pm_session_forward(s, ids, m, err);
         if (st) break;
         ids += m;
         n -= m;
@@ -144,7 +143,7 @@ pm_status pm_session_feed_logits(pm_session *s, const int32_t *ids, size_t n, pm
     if (!st) st = pm_engine_logits(e, LOGIT_ROWS, s->ldv, err);
     while (n && !st) {
         size_t m = pm_min_size(n, s->n_chunk), first = s->n;
-        st = atomic_load(&s->abort) ? PM_ABORTED : forward(s, ids, m, err);
+        st = atomic_load(&s->abort) ? PM_ABORTED : pm_session_forward(s, ids, m, err);
         for (size_t r = 0; r < m && !st; r += LOGIT_ROWS) {
             uint32_t rows[LOGIT_ROWS];
             size_t k = pm_min_size(LOGIT_ROWS, m - r);

@@ -30,4 +30,7 @@ struct pm_session {
 /* Rows of logits at the engine's disposal, at least n of them. */
 pm_status pm_engine_logits(struct pm_engine *e, size_t n, size_t ldv, pm_error *err);
 
+/* One forward pass over n tokens (at most n_chunk, and they fit): the cache is filled, the timeline is longer, the engine's e->x holds the rows. No logits yet. */
+pm_status pm_session_forward(pm_session *s, const int32_t *ids, size_t n, pm_error *err);
+
 #endif
