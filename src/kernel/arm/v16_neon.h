@@ -102,6 +102,37 @@ V16_FN va va_bcast(const int8_t *p)
 }
 #ifdef V16_DOTPROD
 V16_FN vi vi_dot8(vi acc, vw w, va a) V16_EACH(vi, vdotq_s32(acc.v[i], w.v[i], a))
+/* The quads of up to four tokens in one register, each used by its number: no register per token, no broadcast. */
+#define V16_BY_LANE 1
+V16_FN int8x16_t va_lanes(const int8_t *p, int n)
+{
+    int32_t q;
+    if (n >= 4) return vld1q_s8(p);
+    if (n == 1) return va_bcast(p);
+    int8x16_t two = vcombine_s8(vld1_s8(p), vdup_n_s8(0));
+    if (n == 2) return two;
+    memcpy(&q, p + 8, 4);
+    return vreinterpretq_s8_s32(vsetq_lane_s32(q, vreinterpretq_s32_s8(two), 2));
+}
+V16_FN int32x4_t v16_lane(int32x4_t acc, int8x16_t w, int8x16_t a, int lane)
+{
+    switch (lane) {     /* a constant once the loops are unrolled */
+    case 0: return vdotq_laneq_s32(acc, w, a, 0);
+    case 1: return vdotq_laneq_s32(acc, w, a, 1);
+    case 2: return vdotq_laneq_s32(acc, w, a, 2);
+    default: return vdotq_laneq_s32(acc, w, a, 3);
+    }
+}
+V16_FN vw vw_load4_half(const uint8_t *p, int high)
+{
+    vw r;
+    for (int i = 0; i < 4; i++) {
+        uint8x16_t b = vld1q_u8(p + 16 * i);
+        r.v[i] = vreinterpretq_s8_u8(high ? vshrq_n_u8(b, 4) : vandq_u8(b, vdupq_n_u8(15)));
+    }
+    return r;
+}
+V16_FN vi vi_dot8_lane(vi acc, vw w, int8x16_t a, int lane) V16_EACH(vi, v16_lane(acc.v[i], w.v[i], a, lane))
 #else
 /* two rows' products in 16 bits (|w a| <= 128 * 127, pairs are added in 32), then neighbours together */
 V16_FN int32x4_t v16_dot(int32x4_t acc, int8x16_t w, int8x16_t a)
