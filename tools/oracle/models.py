@@ -4,22 +4,36 @@
     models.py OUT [NAME...]      OUT: tests/golden/models
 
 Each folder gets a checkpoint as it would lie on a hub (config.json, tokenizer.json, model.safetensors in bfloat16), ids.i32 (80 token ids) and logits.f32: the
-float32 logits of transformers for every second position, row by row. Weights are drawn so that logits, attention and norms behave like those of a trained model
+float32 logits of transformers for every second position, row by row. Cases with options also get layers.f32, the residual stream after each layer at the positions
+LAYER_POSITIONS, and, where a rope depends on the length, short.f32: the logits of the first `short` ids alone, every second position. Weights are drawn so that logits, attention and norms behave like those of a trained model
 (peaked attention, norm weights away from 1, key biases of tens as real Qwen2 has them); they are rounded to bfloat16 before the reference runs.
 """
 import json
 import pathlib
 import sys
+import zlib
 
 import numpy
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config, Qwen3Config
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, GlmConfig, GraniteConfig, LlamaConfig, Phi3Config, Qwen2Config, Qwen3Config
+
+import layouts
 
 VOCAB, LENGTH = 288, 80
 SHAPE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
              tie_word_embeddings=False, bos_token_id=None, eos_token_id=VOCAB - 1)
 LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+FUSED = dict(SHAPE, intermediate_size=72, vocab_size=269, eos_token_id=268, pad_token_id=0, rms_norm_eps=1e-5)
+
+
+def factors(n, top):
+    """n made-up longrope factors that grow from about 1 to `top`."""
+    return [round(1.0 + (top - 1.0) * (i / (n - 1)) ** 2 + 0.01 * (i % 3), 4) for i in range(n)]
+
+
+SEEDS = {name: i for i, name in enumerate(["llama-gqa", "llama3-scaled", "llama3-scaled-old", "qwen2-bias", "qwen2-tied", "qwen3", "smollm2"])}     # others: by name
 # name: (config class, fields, spelling of config.json)
 CASES = {
     "llama-gqa": (LlamaConfig, dict(SHAPE, rope_parameters=dict(rope_type="default", rope_theta=10000.0), rms_norm_eps=1e-5), 4),
@@ -30,6 +44,18 @@ CASES = {
     "qwen2-bias": (Qwen2Config, dict(SHAPE, rope_parameters=dict(rope_type="default", rope_theta=1000000.0)), 4),
     "qwen2-tied": (Qwen2Config, dict(SHAPE, tie_word_embeddings=True, num_key_value_heads=4, rope_parameters=dict(rope_type="default", rope_theta=1000000.0)), 5),
     "qwen3": (Qwen3Config, dict(SHAPE, head_dim=32, tie_word_embeddings=True, rope_parameters=dict(rope_type="default", rope_theta=1000000.0)), 5),
+    # windows: 13 keys, the query's own included; longer than a chunk of queries is wide
+    "phi3-window": (Phi3Config, dict(FUSED, num_attention_heads=3, num_key_value_heads=1, head_dim=24, sliding_window=13, rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 4),
+    "phi3-long": (Phi3Config, dict(FUSED, num_hidden_layers=1, hidden_size=96, intermediate_size=40, num_attention_heads=1, num_key_value_heads=1, sliding_window=262144, original_max_position_embeddings=64,
+                                   rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=64, short_factor=factors(48, 1.6),
+                                                        long_factor=factors(48, 30.0))), 4),
+}
+LAYER_POSITIONS = (0, 39, 79)
+# More about some cases.
+#   layout: the hub layout that the tensors are brought to;  short: length of the second prompt
+OPTIONS = {
+    "phi3-window": {},
+    "phi3-long": dict(short=48, layout=layouts.phi3),
 }
 
 
@@ -72,22 +98,53 @@ def old_spelling(config):
     return config
 
 
+def run_options(model, ids, options, folder):
+    """layers.f32 and short.f32."""
+    if "short" in options:
+        if "prepare" in options:
+            options["prepare"](model, options["short"])
+        short = model(ids[:, :options["short"]]).logits[0]
+        short[::2].numpy().astype(numpy.float32).tofile(folder / "short.f32")
+    if "prepare" in options:
+        options["prepare"](model, ids.shape[1])
+    rows = []
+    hooks = [layer.register_forward_hook(lambda _m, _i, y: rows.append((y[0] if isinstance(y, tuple) else y)[0])) for layer in model.model.layers]
+    model(ids)
+    for hook in hooks:
+        hook.remove()
+    numpy.stack([x.reshape(ids.shape[1], -1)[list(LAYER_POSITIONS)].numpy() for x in rows]).astype(numpy.float32).tofile(folder / "layers.f32")
+
+
+def relayout(folder, options):
+    """Rewrites tensors and config.json as the family's hub files have them."""
+    path = folder / "config.json"
+    tensors, config = options["layout"](load_file(folder / "model.safetensors"), json.loads(path.read_text()), options)
+    save_file({k: v.contiguous() for k, v in tensors.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    path.write_text(json.dumps(config, indent=2))
+
+
 def make(out, name):
     """One folder."""
     make_config, fields, spelling = CASES[name]
-    torch.manual_seed(sorted(CASES).index(name))
-    model = AutoModelForCausalLM.from_config(make_config(**fields), dtype=torch.float32).eval()
+    torch.manual_seed(SEEDS.get(name, zlib.crc32(name.encode())))
+    model = AutoModelForCausalLM.from_config(make_config(**fields), dtype=torch.float32, attn_implementation="eager").eval()
     draw(model, name)
-    ids = torch.randint(0, VOCAB, (1, LENGTH))
-    with torch.no_grad():
-        logits = model(ids).logits[0]
+    ids = torch.randint(0, fields["vocab_size"], (1, LENGTH))
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
+    options = OPTIONS.get(name)
+    with torch.no_grad():
+        if options is not None:
+            run_options(model, ids, options, folder)
+        logits = model(ids).logits[0]
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "generation_config.json").unlink(missing_ok=True)
     if spelling == 4:
         path = folder / "config.json"
         path.write_text(json.dumps(old_spelling(json.loads(path.read_text())), indent=2))
+    if options and "layout" in options:
+        relayout(folder, options)
+    (folder / "model.safetensors").chmod(0o644)
     make_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
     ids[0].numpy().astype(numpy.int32).tofile(folder / "ids.i32")
     logits[::2].numpy().astype(numpy.float32).tofile(folder / "logits.f32")

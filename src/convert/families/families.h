@@ -4,6 +4,6 @@
 
 #include "convert/families/dense.h"
 
-extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3;
+extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3, pm_family_phi3;
 
 #endif
