@@ -188,6 +188,11 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "qwen3", { 0.0047, 0.22, 0.34 } },
     { "phi3-window", { 0.0017, 0.098, 0.12 } },
     { "phi3-long", { 0.0011, 0.041, 0.065 } },
+    { "gemma", { 0.00016, 0.01, 0.011 } },
+    { "gemma2", { 0.0009, 0.065, 0.065 } },
+    { "gemma3", { 0.0014, 0.12, 0.12 } },
+    { "smollm3", { 0.023, 1, 1 } },
+    { "phi2", { 0.00096, 0.076, 0.085 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 

@@ -5,5 +5,6 @@
 #include "convert/families/dense.h"
 
 extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3, pm_family_phi3;
+extern const struct pm_family pm_family_gemma, pm_family_gemma2, pm_family_gemma3, pm_family_smollm3, pm_family_phi;
 
 #endif
