@@ -1,6 +1,8 @@
 /*
  * What a config says, on the checkpoints of tests/golden/models: spellings of the same thing must give the same bits, every option must be seen by the goldens (its
  * neighbour gives other logits), and a config that does not fit its tensors, or asks for what is not there, is an error that names the field or the tensor.
+ *
+ * tests/golden/gguf_models holds GGUF files of some of them, written by llama.cpp's converter (tools/oracle/gguf_models.py): they too must give the same bits.
  */
 #include <pumice.h>
 
@@ -25,7 +27,7 @@ enum { CONFIG, TOKENIZER, WEIGHTS, N_FILES };
 static char *slurp(const char *name, const char *file, size_t *len)
 {
     char path[512];
-    snprintf(path, sizeof path, "%s/%s/%s", GOLDEN, name, file);
+    snprintf(path, sizeof path, "%s/%s%s%s", GOLDEN, name, *file ? "/" : "", file);
     FILE *f = fopen(path, "rb");
     if (!f) fail_msg("cannot open %s", path);
     fseek(f, 0, SEEK_END);
@@ -91,10 +93,10 @@ static void copy(const char *name, const char *patch, const char *hidden)
     patch_config(name, patch);
 }
 
-static pm_status convert(char *file, size_t room, pm_error *err)
+static pm_status convert(const char *source, char *file, size_t room, pm_error *err)
 {
     snprintf(file, room, "%s/model.pumice", scratch);
-    return pm_convert(&(pm_convert_params){ .source = scratch, .output = file, .dtype = "f16", .n_threads = 1 }, err);
+    return pm_convert(&(pm_convert_params){ .source = source, .output = file, .dtype = "f16", .n_threads = 1 }, err);
 }
 
 struct sink { float *out; size_t n; };
@@ -109,8 +111,8 @@ static int keep(void *user, size_t position, const float *logits, size_t n)
     return 0;
 }
 
-/* All logits of the golden prompt. */
-static struct sink logits_of(const char *name, const char *patch)
+/* All logits of the golden prompt. source: the scratch folder, or a GGUF file. */
+static struct sink run(const char *source, const char *name)
 {
     char file[512];
     pm_error err = { 0 };
@@ -119,8 +121,7 @@ static struct sink logits_of(const char *name, const char *patch)
     pm_session *session;
     struct sink s = { 0 };
     size_t len;
-    copy(name, patch, NULL);
-    if (convert(file, sizeof file, &err)) fail_msg("%s with %s: %s", name, patch, err.msg);
+    if (convert(source, file, sizeof file, &err)) fail_msg("%s: %s", name, err.msg);
     char *ids = slurp(name, "ids.i32", &len);
     assert_int_equal(pm_engine_create(&(pm_engine_params){ .n_threads = 1 }, &engine, &err), PM_OK);
     assert_int_equal(pm_model_open(file, &model, &err), PM_OK);
@@ -134,12 +135,17 @@ static struct sink logits_of(const char *name, const char *patch)
     return s;
 }
 
+static struct sink logits_of(const char *name, const char *patch)
+{
+    copy(name, patch, NULL);
+    return run(scratch, name);
+}
+
 struct edit { const char *name, *patch; };
 
-/* The largest difference of both logits, relative to the largest logit. */
-static double distance(const struct edit *e)
+/* The largest difference of both logits, relative to the largest logit. Takes both. */
+static double distance(struct sink a, struct sink b)
 {
-    struct sink a = logits_of(e->name, "{}"), b = logits_of(e->name, e->patch);
     assert_int_equal(a.n, b.n);
     double worst = 0, top = 0;
     for (size_t i = 0; i < a.n; i++) {
@@ -160,15 +166,15 @@ static void test_same(void **state)
         { "gemma2", "{\"layer_types\": [\"sliding_attention\", \"full_attention\", \"sliding_attention\"]}" },
         { "gemma2", "{\"use_bidirectional_attention\": null, \"attention_bias\": null, \"hidden_activation\": \"null\"}" },
         { "gemma3", "{\"rope_parameters\": null, \"rope_theta\": 100000.0, \"rope_local_base_freq\": 5000, \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4.0}, "
-                    "\"layer_types\": null, \"_sliding_window_pattern\": null, \"sliding_window_pattern\": 3}" },
-        { "gemma3", "{\"layer_types\": null, \"_sliding_window_pattern\": 3}" },
+                    "\"layer_types\": null, \"_sliding_window_pattern\": null, \"sliding_window_pattern\": 6}" },
+        { "gemma3", "{\"layer_types\": null, \"_sliding_window_pattern\": null}" },
         { "smollm3", "{\"no_rope_layers\": null, \"layer_types\": null}" },
         { "smollm3", "{\"no_rope_layers\": \"null\", \"rope_parameters\": null, \"rope_scaling\": \"null\"}" },
         { "smollm3", "{\"use_sliding_window\": true, \"layer_types\": null}" },
         { "phi2", "{\"partial_rotary_factor\": null, \"rope_theta\": null, \"rope_parameters\": {\"rope_theta\": 10000.0, \"partial_rotary_factor\": 0.4, \"rope_type\": \"default\"}}" },
     };
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++)
-        if (distance(&edits[i]) > 0) fail_msg("%s with %s gives other logits", edits[i].name, edits[i].patch);
+        if (distance(logits_of(edits[i].name, "{}"), logits_of(edits[i].name, edits[i].patch)) > 0) fail_msg("%s with %s gives other logits", edits[i].name, edits[i].patch);
 }
 
 static void test_seen(void **state)
@@ -184,7 +190,7 @@ static void test_seen(void **state)
         { "gemma2", "{\"final_logit_softcapping\": \"null\"}" },
         { "gemma3", "{\"sliding_window\": 10}" },
         { "gemma3", "{\"sliding_window\": 12}" },
-        { "gemma3", "{\"layer_types\": null}" },                /* every sixth */
+        { "gemma3", "{\"layer_types\": null, \"_sliding_window_pattern\": 3}" },
         { "gemma3", "{\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 100000.0, \"rope_type\": \"default\"}, \"sliding_attention\": {\"rope_theta\": 5000.0}}}" },
         { "gemma3", "{\"rope_parameters\": {\"full_attention\": {\"rope_theta\": 100000.0, \"rope_type\": \"linear\", \"factor\": 4.0}}}" },     /* local: 10000 */
         { "gemma3", "{\"final_logit_softcapping\": 30.0}" },
@@ -196,7 +202,7 @@ static void test_seen(void **state)
         { "phi2", "{\"layer_norm_eps\": 0.1}" },
     };
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
-        double d = distance(&edits[i]);
+        double d = distance(logits_of(edits[i].name, "{}"), logits_of(edits[i].name, edits[i].patch));
         print_message("%-8s %-110.110s %.1e\n", edits[i].name, edits[i].patch, d);
         if (!(d > 1e-2)) fail_msg("%s with %s: the logits hardly change", edits[i].name, edits[i].patch);
     }
@@ -224,9 +230,9 @@ static void test_refused(void **state)
         { "gemma2", "{\"num_key_value_heads\": 3}", NULL, "num_key_value_heads 3 does not divide num_attention_heads 4" },
         { "gemma2", "{\"head_dim\": 16}", NULL, "the head counts and head_dim say [64, 32]" },
         { "gemma2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 32]" },
-        { "phi2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 40]" },
+        { "phi2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 32]" },
         { "phi2", "{\"partial_rotary_factor\": 1.5}", NULL, "field \"partial_rotary_factor\" is 1.5" },
-        { "phi2", "{\"partial_rotary_factor\": 0.25}", NULL, "5 of head_dim 20 values are rotated" },
+        { "phi2", "{\"partial_rotary_factor\": 0.32}", NULL, "5 of head_dim 16 values are rotated" },
         /* options */
         { "gemma", "{\"hidden_activation\": \"silu\"}", NULL, "field \"hidden_activation\" is \"silu\"" },
         { "gemma2", "{\"sliding_window\": null}", NULL, "field \"sliding_window\" is missing" },
@@ -254,9 +260,63 @@ static void test_refused(void **state)
         char file[512];
         pm_error err = { 0 };
         copy(cases[i].name, cases[i].patch, cases[i].hidden);
-        if (convert(file, sizeof file, &err) == PM_OK) fail_msg("%s with %s is accepted", cases[i].name, cases[i].patch);
+        if (convert(scratch, file, sizeof file, &err) == PM_OK) fail_msg("%s with %s is accepted", cases[i].name, cases[i].patch);
         if (!strstr(err.msg, cases[i].says)) fail_msg("%s with %s: \"%s\" does not say \"%s\"", cases[i].name, cases[i].patch, err.msg, cases[i].says);
         assert_int_equal(access(file, F_OK), -1);
+    }
+}
+
+/* The patches are those of gguf_models.py: what such files cannot say. */
+static const struct edit gguf_files[] = {
+    { "gemma", "{}" },
+    { "gemma2", "{\"query_pre_attn_scalar\": 12}" },
+    { "gemma3", "{\"query_pre_attn_scalar\": 12}" },
+    { "smollm3", "{}" },
+    { "phi2", "{}" },
+    { "phi3-long", "{\"sliding_window\": 23}" },
+};
+
+static void test_gguf(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof gguf_files / sizeof *gguf_files; i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/../gguf_models/%s.gguf", GOLDEN, gguf_files[i].name);
+        double d = distance(logits_of(gguf_files[i].name, gguf_files[i].patch), run(path, gguf_files[i].name));
+        if (d > 0) fail_msg("%s: the GGUF file gives other logits, by %.1e of the largest", gguf_files[i].name, d);
+    }
+}
+
+/* A GGUF file with one byte string in place of another as long. */
+static void test_gguf_refused(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *from, *to, *says; } cases[] = {
+        { "gemma2", "\006\0\0\0\0\0\0\0gemma2", "\006\0\0\0\0\0\0\0gemma9", "architecture \"gemma9\" is not known; known are llama, qwen2, qwen3, phi2, phi3, gemma, gemma2, gemma3" },
+        { "gemma2", "\006\0\0\0\0\0\0\0gemma2", "\006\0\0\0\0\0\0\0gemma3", "is missing" },
+        { "gemma3", "blk.4.post_ffw_norm", "blk.4.post_ffw_nrom", "\"model.layers.4.post_feedforward_layernorm.weight\" is missing" },
+        { "phi2", "blk.1.ffn_up.bias", "blk.1.ffn_up.bais", "\"model.layers.1.mlp.fc1.bias\" is missing" },
+        { "phi2", "phi2.rope.dimension_count\004\0\0\0\006\0", "phi2.rope.dimension_count\004\0\0\0\007\0", "7 of head_dim 16 values are rotated" },
+        { "phi2", "phi2.rope.dimension_count\004\0\0\0\006\0", "phi2.rope.dimension_count\004\0\0\0\000\2", "\"phi2.rope.dimension_count\" is 512; the head size is 16" },
+        { "phi3-long", "rope_factors_long", "rope_factors_lnog", "tensor \"rope_factors_long.weight\" is missing" },
+        { "smollm3", "attention.head_count\004\0\0\0\004", "attention.head_count\004\0\0\0\003", "rows, which is not 3 heads" },
+    };
+    static const size_t length[] = { 14, 14, 19, 17, 31, 31, 17, 25 };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char name[64], source[512], file[512];
+        size_t len, at = 0;
+        pm_error err = { 0 };
+        snprintf(name, sizeof name, "../gguf_models/%s.gguf", cases[i].name);
+        char *data = slurp(name, "", &len);
+        while (at + length[i] <= len && memcmp(data + at, cases[i].from, length[i]) != 0) at++;
+        if (at + length[i] > len) fail_msg("case %zu: %s has no such bytes", i, cases[i].name);
+        memcpy(data + at, cases[i].to, length[i]);
+        spill("model.gguf", data, len);
+        free(data);
+        snprintf(source, sizeof source, "%s/model.gguf", scratch);
+        if (convert(source, file, sizeof file, &err) == PM_OK) fail_msg("case %zu of %s is accepted", i, cases[i].name);
+        if (!strstr(err.msg, cases[i].says)) fail_msg("case %zu of %s: \"%s\" does not say \"%s\"", i, cases[i].name, err.msg, cases[i].says);
+        unlink(source);
     }
 }
 
@@ -279,6 +339,7 @@ static int drop_scratch(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused),
+                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_gguf_refused) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

@@ -52,16 +52,15 @@ CASES = {
     "phi3-long": (Phi3Config, dict(FUSED, num_hidden_layers=1, hidden_size=96, intermediate_size=40, num_attention_heads=1, num_key_value_heads=1, sliding_window=262144, original_max_position_embeddings=64,
                                    rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=64, short_factor=factors(48, 1.6),
                                                         long_factor=factors(48, 30.0))), 4),
-    # norms of (1 + w); 2: both caps low enough to bend, scores not scaled by the head's size; 3: two ropes, windows of 11 in three of four layers
+    # norms of (1 + w); 2: both caps low enough to bend, scores not scaled by the head's size; 3: two ropes, windows of 11 in five of six layers
     "gemma": (GemmaConfig, dict(SMALL, num_key_value_heads=1, head_dim=16, rope_parameters=PLAIN), 4),
     "gemma2": (Gemma2Config, dict(SMALL, num_hidden_layers=3, head_dim=12, sliding_window=13, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=6.0,
                                   rope_parameters=PLAIN), 4),
-    "gemma3": (Gemma3TextConfig, dict(SMALL, num_hidden_layers=4, num_key_value_heads=1, head_dim=20, sliding_window=11, query_pre_attn_scalar=24,
-                                      layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
-                                      rope_parameters=dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=100000.0),
-                                                           sliding_attention=dict(rope_type="default", rope_theta=5000.0))), 5),
+    "gemma3": (Gemma3TextConfig, dict(SMALL, vocab_size=265, eos_token_id=264, num_hidden_layers=6, num_key_value_heads=1, head_dim=12, intermediate_size=24, sliding_window=11,
+                                      query_pre_attn_scalar=24, rope_parameters=dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=100000.0),
+                                                                                     sliding_attention=dict(rope_type="default", rope_theta=5000.0))), 5),
     "smollm3": (SmolLM3Config, dict(SMALL, num_hidden_layers=4, rope_parameters=dict(rope_type="default", rope_theta=2000000.0)), 5),
-    "phi2": (PhiConfig, dict(SMALL, hidden_size=40, intermediate_size=160, num_attention_heads=2, tie_word_embeddings=False, rope_parameters=dict(PLAIN, partial_rotary_factor=0.4)), 4),
+    "phi2": (PhiConfig, dict(SMALL, intermediate_size=128, num_attention_heads=2, tie_word_embeddings=False, rope_parameters=dict(PLAIN, partial_rotary_factor=0.4)), 4),
 }
 LAYER_POSITIONS = (0, 39, 79)
 # More about some cases.

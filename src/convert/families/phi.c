@@ -3,6 +3,13 @@
 
 #define CONFIG "config.json"
 
+static pm_status set_default(json_t *c, const char *key, json_t *value, pm_error *err)
+{
+    int bad = json_object_get(c, key) ? 0 : json_object_set(c, key, value);
+    json_decref(value);
+    return bad ? pm_fail(err, PM_ERR_MEMORY, "out of memory") : PM_OK;
+}
+
 static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *err)
 {
     struct pm_dense m;
@@ -24,7 +31,8 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     m.layer.ffn = PM_FFN_MLP;
     m.layer.act = PM_ACT_GELU;
     m.q_bias = m.kv_bias = m.o_bias = m.gate_up_bias = m.down_bias = m.head_bias = true;
-    if (!json_object_get(c, "partial_rotary_factor") && json_object_set_new(c, "partial_rotary_factor", json_real(0.5))) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
+    if ((st = set_default(c, "partial_rotary_factor", json_real(0.5), err)) || (st = set_default(c, "tie_word_embeddings", json_false(), err))) return st;
+    if (pm_source_find(s, "model.layers.0.self_attn.qkv.weight")) m.fusion = PM_QKV_STACKED;    /* older GGUF files */
     if ((st = pm_dense_read(s, &m, err))) return st;
     if (m.tied) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"tie_word_embeddings\" is true; this family's head has a bias, and the embedding has none");
     return pm_dense_plan(s, &m, plan, err);
