@@ -195,6 +195,11 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "chatglm3", { 0.0026, 0.18, 0.25 } },
     { "minicpm", { 0.003, 0.18, 0.22 } },
     { "minicpm4", { 0.0016, 0.15, 0.15 } },
+    { "gemma", { 0.00016, 0.01, 0.011 } },
+    { "gemma2", { 0.0009, 0.065, 0.065 } },
+    { "gemma3", { 0.0017, 0.19, 0.19 } },
+    { "smollm3", { 0.023, 1, 1 } },
+    { "phi2", { 0.00096, 0.076, 0.085 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 

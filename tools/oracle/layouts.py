@@ -92,3 +92,8 @@ def minicpm(tensors, config, options):
             "hidden_act", "tie_word_embeddings", "eos_token_id", *(k for k in ("rope_theta", "rope_scaling", "rope_parameters") if k in config)]
     out = {k: config[k] for k in keep}
     return tensors, dict(out, architectures=["MiniCPMForCausalLM"], model_type="minicpm", bos_token_id=1, **options["config"])
+
+
+def gemma(tensors, config, options):
+    """As the first release has it: an activation that no code ever obeyed."""
+    return tensors, dict(config, hidden_act="gelu", hidden_activation=None)
