@@ -5,7 +5,7 @@
  * fmaf is a fused multiply-add everywhere. The double functions are used where speed does not matter (rope tables, sampling) and are plain IEEE
  * additions, multiplications and divisions; this file must be compiled with -ffp-contract=off (the build does).
  *
- * Accuracy (tests/unit/test_detmath.c): pm_expf 1 ulp over its range; the double functions 1e-14 relative (sin, cos: absolute, |x| <= 1e6).
+ * Accuracy (tests/numerics/measure_math.c): pm_expf 1.02 ulp over its range; pm_exp 2 and pm_log 4 ulp; sin and cos 1e-14 absolute for |x| <= 1e6.
  */
 #ifndef PM_BASE_DETMATH_H
 #define PM_BASE_DETMATH_H
