@@ -101,7 +101,7 @@ typedef struct pm_engine_params {
 
 #define PM_MAX_THREADS 64
 
-/* params: NULL = all defaults. Starts n_threads - 1 threads, which sleep between calls. PM_ERR_ARGUMENT: n_threads out of range. */
+/* params: NULL = all defaults. Starts n_threads - 1 threads, which sleep between calls and block all signals. PM_ERR_ARGUMENT: n_threads out of range. */
 PM_API pm_status pm_engine_create(const pm_engine_params *params, pm_engine **out, pm_error *err);
 PM_API void pm_engine_free(pm_engine *engine);
 PM_API int pm_engine_threads(const pm_engine *engine);
