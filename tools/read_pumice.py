@@ -272,6 +272,9 @@ def check(path, f, tok, pumice):
         text = b"".join(tok.content[i] or b"" for i in ids if i < len(tok.content))
         if text.decode("utf-8", "replace").encode() != run("tokenize", path, "--decode", " ".join(map(str, ids)))[:-1]:
             fail("texts of %s differ" % ids)
+    if not f.model["has_weights"]:
+        print("description, %d tensors and texts agree" % len(mine))
+        return
     with tempfile.NamedTemporaryFile(suffix=".npy") as out:
         run("logits", path, "--ids", " ".join(map(str, ids)), "--kv", "f32", "-o", out.name)
         want = np.load(out.name)
@@ -279,7 +282,7 @@ def check(path, f, tok, pumice):
     diff = np.abs(got - want).max(1) / np.abs(want).max()
     print("description, %d tensors and texts agree; logits of %d positions differ by %.1e of the largest (median), %.1e (most)" %
           (len(mine), len(ids), np.median(diff), diff.max()))
-    if not diff.max() < 0.02:   # a sum in another order can move a value over the border between two integers, and that shows from there on
+    if not diff.max() < 0.05:   # a sum in another order can move a value over the border between two integers, and that shows from there on
         fail("logits differ")
 
 
