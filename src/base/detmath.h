@@ -5,7 +5,7 @@
  * fmaf is a fused multiply-add everywhere. The double functions are used where speed does not matter (rope tables, sampling) and are plain IEEE
  * additions, multiplications and divisions; this file must be compiled with -ffp-contract=off (the build does).
  *
- * Accuracy (tests/unit/test_base.c): pm_expf 1 ulp over its range; the double functions 1e-14 relative (sin, cos: absolute, |x| <= 1e6).
+ * Accuracy (tests/numerics/measure_math.c): pm_expf 1.02 ulp over its range; pm_exp 2 and pm_log 4 ulp; sin and cos 1e-14 absolute for |x| <= 1e6.
  * pm_tanhf, against long double over every float from 2^-30 to 11: 8.0e-8 absolute, 1.43e-7 relative (1.34 ulp), and it never falls where x rises.
  * tests/kernels/check_ops.c holds it to that.
  */

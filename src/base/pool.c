@@ -6,6 +6,9 @@
  * Both waits spin for about 50 microseconds first: between two linears of one token the next job follows within that time. Only who really sleeps is woken by a system
  * call: a sleeper says so in `asleep` before it looks at the word for the last time, and who changes the word looks at `asleep` after that.
  *
+ * Signals are the host program's business: workers block all but those that a fault raises, so that a handler never runs in a thread that the host does not know, and a
+ * host that blocks a signal until it waits for it does not miss it.
+ *
  * Tracing keeps two clock readings per job and worker; when it is off it costs one test.
  */
 #include "base/pool.h"
@@ -15,6 +18,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
@@ -162,6 +166,19 @@ static int nth_cpu(uint64_t mask, int n)
     return -1;
 }
 
+/* A thread starts with the signal mask of the one that creates it. */
+static int start_worker(struct worker *w)
+{
+    static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+    sigset_t all, before;
+    sigfillset(&all);
+    for (size_t i = 0; i < sizeof faults / sizeof *faults; i++) sigdelset(&all, faults[i]);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int failed = pthread_create(&w->thread, NULL, worker_main, w);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return failed;
+}
+
 pm_status pm_pool_create(int n_threads, uint64_t cpu_mask, struct pm_pool **out, pm_error *err)
 {
     *out = NULL;
@@ -179,7 +196,7 @@ pm_status pm_pool_create(int n_threads, uint64_t cpu_mask, struct pm_pool **out,
     for (int i = 1; i < n_threads; i++) {
         struct worker *w = &p->workers[i - 1];
         *w = (struct worker){ .pool = p, .index = i, .cpu = nth_cpu(cpu_mask, i) };
-        if (pthread_create(&w->thread, NULL, worker_main, w) != 0) {
+        if (start_worker(w) != 0) {
             pm_pool_free(p);
             return pm_fail(err, PM_ERR_MEMORY, "cannot start thread %d of %d", i + 1, n_threads);
         }
