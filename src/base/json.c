@@ -50,7 +50,7 @@ pm_status pm_json_opt_u32(const json_t *obj, const char *what, const char *key, 
     if (!json_is_number(v) || d != floor(d))
         return pm_fail(err, PM_ERR_FORMAT, "%s: field \"%s\" must be a whole number", what, key);
     if (d < (double)min || d > (double)max)
-        return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %.0f; it must be from %u to %u", what, key, d, min, max);
+        return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %.15g; it must be from %u to %u", what, key, d, min, max);
     *out = (uint32_t)d;
     return PM_OK;
 }
@@ -67,6 +67,15 @@ pm_status pm_json_opt_f64(const json_t *obj, const char *what, const char *key, 
     if (!v) return PM_OK;
     if (!json_is_number(v)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"%s\" must be a number", what, key);
     *out = json_number_value(v);
+    return PM_OK;
+}
+
+pm_status pm_json_opt_obj(const json_t *obj, const char *what, const char *key, const json_t **out, pm_error *err)
+{
+    const json_t *v = field(obj, key);
+    if (!v) return PM_OK;
+    if (!json_is_object(v)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"%s\" must be an object", what, key);
+    *out = v;
     return PM_OK;
 }
 

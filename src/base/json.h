@@ -20,6 +20,8 @@ pm_status pm_json_opt_u32(const json_t *obj, const char *what, const char *key, 
 pm_status pm_json_f64(const json_t *obj, const char *what, const char *key, double *out, pm_error *err);
 pm_status pm_json_opt_f64(const json_t *obj, const char *what, const char *key, double *out, pm_error *err);
 pm_status pm_json_opt_bool(const json_t *obj, const char *what, const char *key, bool *out, pm_error *err);
+/* Borrowed object. */
+pm_status pm_json_opt_obj(const json_t *obj, const char *what, const char *key, const json_t **out, pm_error *err);
 /* Borrowed string; it may not contain NULs. */
 pm_status pm_json_str(const json_t *obj, const char *what, const char *key, const char **out, pm_error *err);
 pm_status pm_json_opt_str(const json_t *obj, const char *what, const char *key, const char **out, pm_error *err);

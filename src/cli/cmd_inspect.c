@@ -72,12 +72,25 @@ static void print_ropes(const json_t *m)
     }
 }
 
+/* Where the file comes from. */
+static void print_provenance(const json_t *p)
+{
+    const char *source = json_string_value(json_object_get(p, "source"));
+    long long exact = (long long)json_integer_value(json_object_get(p, "exact"));
+    char name[128], format[32];
+    if (!source) return;
+    printf("made from %s \"%s\"", clean(source, format, sizeof format), clean(json_string_value(json_object_get(p, "source_name")), name, sizeof name));
+    if (exact) printf("; %lld linears hold its four-bit weights without loss", exact);
+    putchar('\n');
+}
+
 static void print_text(const char *path, const json_t *j)
 {
     const json_t *m = json_object_get(j, "model"), *layers = json_object_get(m, "layers"), *tok = json_object_get(j, "tokenizer"), *v;
     char name[128];
     printf("%s: %s, %s, %.1f MiB, %.1f M parameters\n", path, clean(json_string_value(json_object_get(m, "name")), name, sizeof name), json_string_value(json_object_get(m, "dtype")), mib(j, "file_bytes"),
            (double)json_integer_value(json_object_get(j, "parameters")) * 1e-6);
+    print_provenance(json_object_get(j, "provenance"));
     printf("tokenizer: %s, %lld ids; chat template: %s; end of turn:", json_string_value(json_object_get(tok, "kind")), (long long)json_integer_value(json_object_get(tok, "n_vocab")),
            json_is_true(json_object_get(j, "chat_template")) ? "yes" : "none");
     size_t i;

@@ -67,6 +67,8 @@ struct pm_family {
     const char *const *gguf;            /* NULL-terminated GGUF architectures */
     pm_status (*describe)(struct pm_source *s, struct pm_plan *plan, pm_error *err);
 };
+/* How messages call this config: "config.json", or "GGUF metadata" for one that was made of a GGUF file's keys. */
+const char *pm_config_name(const json_t *config);
 /* By the config's `architectures`; an unknown one is an error that lists what is known. */
 pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_error *err);
 

@@ -185,6 +185,11 @@ pm_status pm_gguf_arch_config(const struct pm_gguf_arch *a, const struct pm_gguf
         if (!(n_rot >= 2 && n_rot < d)) return pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s.rope.dimension_count\" is %g; the head size is %g", a->name, n_rot, d);
         st = put(config, "partial_rotary_factor", json_real((n_rot + 0.5) / d), err);      /* rounded down to n_rot by whoever multiplies */
     }
+    if (!st && a->fields != phi2_fields && !json_object_get(config, "rms_norm_eps")) return pm_fail(err, PM_ERR_MISSING, "GGUF: \"%s.attention.layer_norm_rms_epsilon\" is missing", a->name);
+    if (!st && !a->partial && a->extra != chatglm && number_or(m, "rope.dimension_count", d) != d)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"%s.rope.dimension_count\" is %g; this family has %g", a->name, number_or(m, "rope.dimension_count", d), d);
+    if (!st && a->fields != longrope_fields && number_or(m, "rope.scaling.attn_factor", 1) != 1)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"%s.rope.scaling.attn_factor\" is %g; this family has 1", a->name, number_or(m, "rope.scaling.attn_factor", 1));
     return st || !a->extra ? st : a->extra(m, config, err);
 }
 
@@ -202,30 +207,34 @@ static const char *look_up(const struct rename *own, const struct rename *common
 void pm_gguf_arch_name(const struct pm_gguf_arch *a, const char *name, size_t len, char *out, size_t cap)
 {
     unsigned layer;
-    char part[64], kind[16];
+    char part[64], kind[16], whole[160];
     const char *to;
     snprintf(out, cap, "%.*s", (int)len, name);
     if (sscanf(out, "blk.%5u.%63[a-z_0-9].%15s", &layer, part, kind) == 3) {
-        if ((to = look_up(a->parts, common_parts, part))) snprintf(out, cap, "%s.%u.%s.%s", a->layers ? a->layers : "model.layers", layer, to, kind);
-    } else if (sscanf(out, "%63[a-z_].%15s", part, kind) == 2 && (to = look_up(a->top, common_top, part))) {
-        snprintf(out, cap, "%s.%s", to, kind);
+        snprintf(whole, sizeof whole, "blk.%u.%s.%s", layer, part, kind);     /* what scanf skipped makes it another name */
+        if (strcmp(whole, out) == 0 && (to = look_up(a->parts, common_parts, part))) snprintf(out, cap, "%s.%u.%s.%s", a->layers ? a->layers : "model.layers", layer, to, kind);
+    } else if (sscanf(out, "%63[a-z_].%15s", part, kind) == 2) {
+        snprintf(whole, sizeof whole, "%s.%s", part, kind);
+        if (strcmp(whole, out) == 0 && (to = look_up(a->top, common_top, part))) snprintf(out, cap, "%s.%s", to, kind);
     }
 }
 
+/* Rows of q and k, and of their biases. */
 static pm_status mark_permuted(struct pm_source *s, pm_error *err)
 {
     uint32_t heads = 0, kv = 0;
     pm_status st;
-    if ((st = pm_json_u32(s->config, "GGUF metadata", "num_attention_heads", 1, 1024, &heads, err))) return st;
+    if ((st = pm_json_u32(s->config, s->config_name, "num_attention_heads", 1, 1024, &heads, err))) return st;
     kv = heads;
-    if ((st = pm_json_opt_u32(s->config, "GGUF metadata", "num_key_value_heads", 1, 1024, &kv, err))) return st;
+    if ((st = pm_json_opt_u32(s->config, s->config_name, "num_key_value_heads", 1, 1024, &kv, err))) return st;
     for (size_t i = 0; i < s->n; i++) {
-        bool q = strstr(s->tensor[i].name, "self_attn.q_proj.") != NULL, k = strstr(s->tensor[i].name, "self_attn.k_proj.") != NULL;
-        if ((!q && !k) || s->tensor[i].rows == 1) continue;
+        struct pm_source_tensor *t = &s->tensor[i];
+        bool q = strstr(t->name, "self_attn.q_proj.") != NULL, k = strstr(t->name, "self_attn.k_proj.") != NULL;
+        if (!q && !k) continue;
         uint32_t n = q ? heads : kv;
-        if (s->tensor[i].rows % n || s->tensor[i].rows / n % 2)
-            return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has %zu rows, which is not %u heads of an even size", s->tensor[i].name, s->tensor[i].rows, n);
-        s->tensor[i].unpermute_heads = n;
+        size_t rows = t->rank == 1 ? t->cols : t->rows;
+        if (rows % n || rows / n % 2) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has %zu rows, which is not %u heads of an even size", t->name, rows, n);
+        t->unpermute_heads = n;
     }
     return PM_OK;
 }

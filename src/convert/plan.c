@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,11 @@ pm_status pm_plan_init(struct pm_plan *p, const char *family, const struct pm_la
     return PM_OK;
 }
 
+const char *pm_config_name(const json_t *config)
+{
+    return json_is_string(json_object_get(config, "gguf")) ? "GGUF metadata" : "config.json";
+}
+
 /* ---- making ---- */
 
 static struct pm_source_tensor *find(struct pm_source *s, const char *name)
@@ -54,11 +60,12 @@ static struct pm_source_tensor *find(struct pm_source *s, const char *name)
 }
 
 /* rows x cols as the tensor must be; vectors lie as one row */
-static pm_status bind_part(struct pm_source *s, struct pm_part *p, size_t rows, size_t cols, const char *because, pm_error *err)
+static pm_status bind_part(struct pm_source *s, struct pm_part *p, unsigned rank, size_t rows, size_t cols, const char *because, pm_error *err)
 {
     struct pm_source_tensor *t = find(s, p->name);
     if (!t) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing from the checkpoint", p->name);
     if (t->type == PM_ROW_TYPE_COUNT) return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%s\" has a dtype that is not F32, F16 or BF16: is the checkpoint quantized already?", p->name);
+    if (t->rank != rank) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has %u dimensions; it must have %u", p->name, t->rank, rank);
     if (t->rows != rows || t->cols != cols)
         return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has shape [%zu, %zu]; %s say [%zu, %zu]", p->name, t->rows, t->cols, because, rows, cols);
     p->tensor = t;
@@ -82,14 +89,14 @@ pm_status pm_plan_slot(struct pm_source *s, struct pm_plan *p, const struct pm_s
         struct pm_part *w = &out->weight[i];
         *w = spec->weight[i];
         size_t total = spec->weight_total && spec->weight_total[i] ? spec->weight_total[i] : last_row(w) + 1;
-        if (spec->k == 1 ? (st = bind_part(s, w, 1, total, spec->because, err)) : (st = bind_part(s, w, total, spec->k, spec->because, err))) return st;
+        if (spec->k == 1 ? (st = bind_part(s, w, 1, 1, total, spec->because, err)) : (st = bind_part(s, w, 2, total, spec->k, spec->because, err))) return st;
         n += w->rows;
     }
     for (size_t i = 0; i < spec->n_bias; i++) {
         struct pm_part *b = &out->bias[i];
         *b = spec->bias[i];
         size_t total = spec->weight_total && spec->weight_total[i] ? spec->weight_total[i] : last_row(b) + 1;
-        if ((st = bind_part(s, b, 1, total, spec->because, err))) return st;
+        if ((st = bind_part(s, b, 1, 1, total, spec->because, err))) return st;
     }
     struct pm_linear_desc l = { .n = (uint32_t)n, .k = (uint32_t)spec->k, .bias = spec->n_bias > 0 };
     struct pm_linear_desc *field = spec->id < PM_SLOT_PER_LAYER ? pm_layer_linear(&p->desc.layer[spec->index], spec->id) : NULL;
@@ -131,13 +138,31 @@ static pm_status read_vector(const struct pm_part *p, size_t r0, size_t n, float
     return st;
 }
 
-static pm_status read_matrix(const struct pm_part *p, size_t r0, size_t n, float *out, pm_error *err)
+/* Magnitudes that a type can hold: beyond it a float becomes infinite, and an integer type's sums of squares do. */
+static float limit_of(enum pm_wtype type)
+{
+    return type == PM_W_F16 ? 0x1.FFDFFEp15f : type == PM_W_BF16 ? 0x1.FEFFFEp127f : 1e15f;
+}
+
+static pm_status check_range(const struct pm_source_tensor *t, size_t row, size_t n, const float *v, enum pm_wtype type, pm_error *err)
+{
+    float most = 0, limit = limit_of(type);
+    for (size_t i = 0; i < n * t->cols; i++) most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
+    for (size_t i = 0; most > limit && i < n * t->cols; i++)
+        if (fabsf(v[i]) > limit)
+            return pm_fail(err, PM_ERR_VALUE, "tensor \"%.100s\" holds %g at row %zu, column %zu, which is too large for %s", t->name, (double)v[i], row + i / t->cols, i % t->cols,
+                           pm_wtype_name(type));
+    return PM_OK;
+}
+
+static pm_status read_matrix(const struct pm_part *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
 {
     size_t cols = p->tensor->cols;
     for (size_t i = 0; i < n;) {
         size_t row = map_row(p, r0 + i), run = 1;
         while (i + run < n && map_row(p, r0 + i + run) == row + run) run++;
         pm_status st = pm_source_rows(p->tensor, row, run, out + i * cols, err);
+        if (!st) st = check_range(p->tensor, row, run, out + i * cols, type, err);
         if (st) return st;
         pm_source_drop(p->tensor, row, run);
         i += run;
@@ -146,9 +171,12 @@ static pm_status read_matrix(const struct pm_part *p, size_t r0, size_t n, float
     return PM_OK;
 }
 
-static pm_status read_part(const struct pm_part *p, size_t r0, size_t n, bool vector, float *out, pm_error *err)
+#define VECTOR PM_W_COUNT       /* in place of a weight type */
+
+static pm_status read_part(const struct pm_part *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
 {
-    pm_status st = vector ? read_vector(p, r0, n, out, err) : read_matrix(p, r0, n, out, err);
+    bool vector = type == VECTOR;
+    pm_status st = vector ? read_vector(p, r0, n, out, err) : read_matrix(p, r0, n, type, out, err);
     size_t count = vector ? n : n * p->tensor->cols;
     if (st || ((p->scale == 0 || p->scale == 1) && p->plus == 0)) return st;
     float scale = p->scale == 0 ? 1 : p->scale;
@@ -156,7 +184,7 @@ static pm_status read_part(const struct pm_part *p, size_t r0, size_t n, bool ve
     return PM_OK;
 }
 
-static pm_status read_parts(const struct pm_part *p, size_t n_part, size_t r0, size_t n, size_t k, bool vector, float *out, pm_error *err)
+static pm_status read_parts(const struct pm_part *p, size_t n_part, size_t r0, size_t n, size_t k, enum pm_wtype type, float *out, pm_error *err)
 {
     for (size_t i = 0; i < n_part && n; i++) {
         if (r0 >= p[i].rows) {
@@ -164,7 +192,7 @@ static pm_status read_parts(const struct pm_part *p, size_t n_part, size_t r0, s
             continue;
         }
         size_t m = pm_min_size(n, p[i].rows - r0);
-        pm_status st = read_part(&p[i], r0, m, vector, out, err);
+        pm_status st = read_part(&p[i], r0, m, type, out, err);
         if (st) return st;
         out += m * k;
         n -= m;
@@ -173,19 +201,19 @@ static pm_status read_parts(const struct pm_part *p, size_t n_part, size_t r0, s
     return PM_OK;
 }
 
-pm_status pm_parts_rows(const struct pm_parts *p, size_t r0, size_t n, float *out, pm_error *err)
+pm_status pm_parts_rows(const struct pm_parts *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
 {
-    return read_parts(p->weight, p->n_weight, r0, n, p->weight[0].tensor->cols, false, out, err);
+    return read_parts(p->weight, p->n_weight, r0, n, p->weight[0].tensor->cols, type, out, err);
 }
 
 pm_status pm_parts_vector(const struct pm_parts *p, size_t n, float *out, pm_error *err)
 {
-    return read_parts(p->weight, p->n_weight, 0, n, 1, true, out, err);
+    return read_parts(p->weight, p->n_weight, 0, n, 1, VECTOR, out, err);
 }
 
 pm_status pm_parts_bias(const struct pm_parts *p, size_t n, float *out, pm_error *err)
 {
-    return read_parts(p->bias, p->n_bias, 0, n, 1, true, out, err);
+    return read_parts(p->bias, p->n_bias, 0, n, 1, VECTOR, out, err);
 }
 
 bool pm_parts_plain_q4_0(const struct pm_parts *p)
@@ -195,11 +223,10 @@ bool pm_parts_plain_q4_0(const struct pm_parts *p)
     return true;
 }
 
-const uint8_t *pm_parts_row_bytes(const struct pm_parts *p, size_t r)
+const struct pm_source_tensor *pm_parts_row(const struct pm_parts *p, size_t r, size_t *row)
 {
-    for (size_t i = 0; i < p->n_weight; i++) {
-        if (r < p->weight[i].rows) return pm_source_row_bytes(p->weight[i].tensor, map_row(&p->weight[i], r));
-        r -= p->weight[i].rows;
-    }
-    return NULL;
+    size_t i = 0;
+    while (i + 1 < p->n_weight && r >= p->weight[i].rows) r -= p->weight[i++].rows;
+    *row = map_row(&p->weight[i], r);
+    return p->weight[i].tensor;
 }

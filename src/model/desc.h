@@ -6,7 +6,7 @@
  *   tokenizer                     U8    compiled tokenizer blob
  *   rope.R.inv_freq               F32   [n_rot/2]   angle per position; fixed scalings (linear, llama3, ...) are folded in by the converter
  *   rope.R.inv_freq_long          F32   [n_rot/2]   of sessions whose context is larger than switch_ctx, for ropes of kind "long"
- *   embed.weight                        only when not tied: a linear of type f16 with n = n_vocab, k = n_embd, not rotated
+ *   embed.weight                        only when not tied: a linear, usually of type f16, with n = n_vocab, k = n_embd, not rotated
  *   layers.L.*                          see tensors.inc
  *   norm, norm_bias               F32   [n_embd]; norm_bias for layer norms only
  *   head.*                              linear; also the embedding table when tied
@@ -37,6 +37,7 @@
 #define PM_MAX_CTX (1u << 24)
 #define PM_MAX_EOS 32
 #define PM_MAX_ROPES 4
+#define PM_MAX_INV_FREQ 1024    /* radians per position; models have at most 1. pm_sincos reduces angles as integers; past this they have no common meaning. */
 
 enum pm_wtype { PM_W_F16, PM_W_BF16, PM_W_W8, PM_W_W4, PM_W_COUNT };
 const char *pm_wtype_name(enum pm_wtype t);     /* "f16", "bf16", "w8", "w4" */

@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define ALIGN 64
-#define MAX_INV_FREQ 1024       /* radians per position; models have at most 1 */
 
 /* The tensor `name`, which must have this dtype and shape. */
 static pm_status bind(const struct pm_model *m, const char *name, enum pm_dtype dtype, unsigned rank, const size_t *shape, const void **out, pm_error *err)
@@ -73,8 +72,8 @@ static pm_status bind_frequencies(const struct pm_model *m, const struct pm_slot
 {
     pm_status st = bind_vector(m, s->name, s->n, out, err);
     for (uint32_t i = 0; !st && i < s->n; i++)      /* pm_sincos reduces angles as integers; past this they have no common meaning */
-        if (!((*out)[i] >= 0 && (*out)[i] <= MAX_INV_FREQ))
-            st = pm_fail(err, PM_ERR_FORMAT, "tensor \"%s\" has %g at %u; it must be from 0 to %d", s->name, (double)(*out)[i], i, MAX_INV_FREQ);
+        if (!((*out)[i] >= 0 && (*out)[i] <= PM_MAX_INV_FREQ))
+            st = pm_fail(err, PM_ERR_FORMAT, "tensor \"%s\" has %g at %u; it must be from 0 to %d", s->name, (double)(*out)[i], i, PM_MAX_INV_FREQ);
     return st;
 }
 

@@ -213,7 +213,8 @@ static void test_refused(void **state)
     (void)state;
     static const struct { const char *name, *patch, *hidden, *says; } cases[] = {
         /* one family declared as another */
-        { "gemma2", "{\"architectures\": [\"GemmaForCausalLM\"]}", NULL, "feedforward_layernorm.weight\" is not part of this family" },
+        { "gemma2", "{\"architectures\": [\"GemmaForCausalLM\"]}", NULL, "\"sliding_window\" is 13: attention windows are not supported by this family" },
+        { "gemma2", "{\"architectures\": [\"GemmaForCausalLM\"], \"sliding_window\": null}", NULL, "feedforward_layernorm.weight\" is not part of this family" },
         { "gemma", "{\"architectures\": [\"Gemma2ForCausalLM\"], \"sliding_window\": 8}", NULL, "_feedforward_layernorm.weight\" is missing" },
         { "gemma2", "{\"architectures\": [\"Gemma3ForCausalLM\"]}", NULL, "q_norm.weight\" is missing" },
         { "gemma3", "{\"architectures\": [\"Gemma2ForCausalLM\"]}", NULL, "is not part of this family" },
@@ -226,9 +227,9 @@ static void test_refused(void **state)
         { "phi2", "{}", "model.final_layernorm.bias", "\"model.final_layernorm.bias\" is missing" },
         { "gemma2", "{\"attention_bias\": true}", NULL, "self_attn.q_proj.bias\" is missing" },
         /* counts */
-        { "gemma", "{\"num_attention_heads\": 3}", NULL, "the head counts and head_dim say [48, 32]" },
+        { "gemma", "{\"num_attention_heads\": 3}", NULL, "num_attention_heads, num_key_value_heads and head_dim say [48, 32]" },
         { "gemma2", "{\"num_key_value_heads\": 3}", NULL, "num_key_value_heads 3 does not divide num_attention_heads 4" },
-        { "gemma2", "{\"head_dim\": 16}", NULL, "the head counts and head_dim say [64, 32]" },
+        { "gemma2", "{\"head_dim\": 16}", NULL, "num_attention_heads, num_key_value_heads and head_dim say [64, 32]" },
         { "gemma2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 32]" },
         { "phi2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 32]" },
         { "phi2", "{\"partial_rotary_factor\": 1.5}", NULL, "field \"partial_rotary_factor\" is 1.5" },
@@ -299,7 +300,7 @@ static void test_gguf_refused(void **state)
         { "phi2", "phi2.rope.dimension_count\004\0\0\0\006\0", "phi2.rope.dimension_count\004\0\0\0\007\0", "7 of head_dim 16 values are rotated" },
         { "phi2", "phi2.rope.dimension_count\004\0\0\0\006\0", "phi2.rope.dimension_count\004\0\0\0\000\2", "\"phi2.rope.dimension_count\" is 512; the head size is 16" },
         { "phi3-long", "rope_factors_long", "rope_factors_lnog", "tensor \"rope_factors_long.weight\" is missing" },
-        { "smollm3", "attention.head_count\004\0\0\0\004", "attention.head_count\004\0\0\0\003", "rows, which is not 3 heads" },
+        { "smollm3", "attention.head_count\004\0\0\0\004", "attention.head_count\004\0\0\0\003", "is 2, which does not divide the 3 of attention.head_count" },
     };
     static const size_t length[] = { 14, 14, 19, 17, 31, 31, 17, 25 };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

@@ -6,9 +6,9 @@
 static pm_status rope(const json_t *config, struct pm_plan *p, uint32_t r, pm_error *err)
 {
     double ratio = 1;
-    pm_status st = pm_json_opt_f64(config, "config.json", "rope_ratio", &ratio, err);
+    pm_status st = pm_json_opt_f64(config, pm_config_name(config), "rope_ratio", &ratio, err);
     if (st) return st;
-    if (!(ratio > 0 && ratio < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "config.json: field \"rope_ratio\" is %g; it must be positive", ratio);
+    if (!(ratio > 0 && ratio < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"rope_ratio\" is %g; it must be positive", pm_config_name(config), ratio);
     json_t *scaled = json_pack("{s:f}", "theta", 10000 * ratio);
     if (!scaled) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     st = pm_plan_plain_rope(scaled, "theta", p, r, err);
@@ -23,8 +23,8 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     bool grouped = false, qkv_bias = false, all_biases = false;
     pm_status st;
     if ((st = pm_dense_expect(c, "rmsnorm", true, err)) || (st = pm_dense_expect(c, "post_layer_norm", true, err)) || (st = pm_dense_expect(c, "original_rope", true, err)) ||
-        (st = pm_dense_expect(c, "apply_residual_connection_post_layernorm", false, err)) || (st = pm_json_opt_bool(c, "config.json", "multi_query_attention", &grouped, err)) ||
-        (st = pm_json_opt_bool(c, "config.json", "add_qkv_bias", &qkv_bias, err)) || (st = pm_json_opt_bool(c, "config.json", "add_bias_linear", &all_biases, err)))
+        (st = pm_dense_expect(c, "apply_residual_connection_post_layernorm", false, err)) || (st = pm_json_opt_bool(c, pm_config_name(s->config), "multi_query_attention", &grouped, err)) ||
+        (st = pm_json_opt_bool(c, pm_config_name(s->config), "add_qkv_bias", &qkv_bias, err)) || (st = pm_json_opt_bool(c, pm_config_name(s->config), "add_bias_linear", &all_biases, err)))
         return st;
     pm_dense_defaults(&m, "chatglm3");
     m.eps = 1e-5f;
@@ -41,7 +41,7 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
         .o = "transformer.encoder.layers.%u.self_attention.dense", .ffn_norm = "transformer.encoder.layers.%u.post_attention_layernorm",
         .gate_up = "transformer.encoder.layers.%u.mlp.dense_h_to_4h", .down = "transformer.encoder.layers.%u.mlp.dense_4h_to_h",
     };
-    if ((st = pm_json_u32(c, "config.json", "kv_channels", 4, 4096, &m.n_rot, err))) return st;
+    if ((st = pm_json_u32(c, pm_config_name(s->config), "kv_channels", 4, 4096, &m.n_rot, err))) return st;
     m.n_rot /= 2;
     st = pm_dense_read(s, &m, err);
     return st ? st : pm_dense_plan(s, &m, plan, err);

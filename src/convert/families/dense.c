@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG "config.json"
-#define ATTN_FIELDS "the head counts and head_dim"
 #define WIDTH_FIELD "hidden_size"
 #define FFN_FIELDS "hidden_size and intermediate_size"
 
@@ -34,32 +32,50 @@ void pm_dense_defaults(struct pm_dense *m, const char *family)
 static pm_status refuse_extras(const json_t *c, const struct pm_dense *m, pm_error *err)
 {
     static const char *const gelu[] = { "gelu_pytorch_tanh", "gelu_new", "gelu_fast" };
-    const json_t *act = json_object_get(c, m->keys.act);
-    bool same = !json_is_string(act) || (m->layer.act == PM_ACT_SILU && strcmp(json_string_value(act), "silu") == 0);
-    for (int i = 0; i < 3 && !same; i++) same = m->layer.act == PM_ACT_GELU && strcmp(json_string_value(act), gelu[i]) == 0;
-    if (!same)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"%s\" is \"%.40s\"; this family has \"%s\"", m->keys.act, json_string_value(act), m->layer.act == PM_ACT_SILU ? "silu" : gelu[0]);
-    if (json_is_object(json_object_get(c, "quantization_config")))
-        return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"quantization_config\": the checkpoint is quantized already; give the original one");
+    const char *what = pm_config_name(c), *act = NULL;
+    const json_t *quantized = NULL;
+    pm_status st;
+    if ((st = pm_json_opt_str(c, what, m->keys.act, &act, err)) || (st = pm_json_opt_obj(c, what, "quantization_config", &quantized, err))) return st;
+    bool same = !act || (m->layer.act == PM_ACT_SILU && strcmp(act, "silu") == 0);
+    for (int i = 0; i < 3 && !same; i++) same = m->layer.act == PM_ACT_GELU && strcmp(act, gelu[i]) == 0;
+    if (!same) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is \"%.40s\"; this family has \"%s\"", what, m->keys.act, act, m->layer.act == PM_ACT_SILU ? "silu" : gelu[0]);
+    if (quantized) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"quantization_config\": the checkpoint is quantized already; give the original one", what);
     return PM_OK;
 }
 
 pm_status pm_dense_expect(const json_t *config, const char *key, bool want, pm_error *err)
 {
     bool got = want;
-    pm_status st = pm_json_opt_bool(config, CONFIG, key, &got, err);
+    pm_status st = pm_json_opt_bool(config, pm_config_name(config), key, &got, err);
     if (st || got == want) return st;
-    return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"%s\" is %s; this family is only known with %s", key, got ? "true" : "false", want ? "true" : "false");
+    return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is %s; this family is only known with %s", pm_config_name(config), key, got ? "true" : "false", want ? "true" : "false");
 }
 
-/* A window over every layer, as Mistral, Phi-3 and (switched off) Qwen2 have it. */
+/* Families with neither `windows` nor `each` look at everything, whatever their config says. */
+static pm_status only_full_attention(const json_t *c, pm_error *err)
+{
+    const json_t *list = json_object_get(c, "layer_types"), *v;
+    size_t i;
+    if (list && !json_is_null(list) && !json_is_array(list)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"layer_types\" must be a list", pm_config_name(c));
+    json_array_foreach(list, i, v)
+        if (!json_is_string(v) || strcmp(json_string_value(v), "full_attention") != 0)
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"layer_types\" has \"%.40s\" at %zu; this family has full_attention only", pm_config_name(c),
+                           json_is_string(v) ? json_string_value(v) : "?", i);
+    return PM_OK;
+}
+
 static pm_status read_window(const json_t *c, struct pm_dense *m, pm_error *err)
 {
-    const json_t *on = json_object_get(c, "use_sliding_window");
+    bool on = true;     /* where a config has no such switch */
     uint32_t window = 0;
-    pm_status st = pm_json_opt_u32(c, CONFIG, "sliding_window", 1, PM_MAX_CTX, &window, err);
-    if (st || m->each || (on && !json_is_true(on))) return st;
-    m->layer.window = window < m->n_ctx ? window : 0;
+    pm_status st;
+    if ((st = pm_json_opt_bool(c, pm_config_name(c), "use_sliding_window", &on, err)) || (st = pm_json_opt_u32(c, pm_config_name(c), "sliding_window", m->each || m->windows ? 1 : 0, PM_MAX_CTX, &window, err)) || m->each)
+        return st;
+    if (!m->windows && (st = only_full_attention(c, err))) return st;
+    if (!on || !window || window >= m->n_ctx) return PM_OK;
+    if (!m->windows)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"sliding_window\" is %u: attention windows are not supported by this family", pm_config_name(c), window);
+    m->layer.window = window;
     return PM_OK;
 }
 
@@ -70,30 +86,30 @@ pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err)
     struct pm_layer_desc *l = &m->layer;
     double eps = (double)m->eps, partial = 1;
     pm_status st;
-    if ((st = pm_json_u32(c, CONFIG, k->n_embd, 1, PM_MAX_EMBD, &m->n_embd, err)) || (st = pm_json_u32(c, CONFIG, k->n_layer, 1, PM_MAX_LAYERS, &m->n_layer, err)) ||
-        (st = pm_json_u32(c, CONFIG, k->n_head, 1, PM_MAX_HEADS, &l->n_head, err)) || (st = pm_json_u32(c, CONFIG, k->n_ff, 1, PM_MAX_K / 2, &l->n_ff, err)) ||
-        (st = pm_json_u32(c, CONFIG, k->n_vocab, 1, PM_MAX_VOCAB, &m->n_vocab, err)) || (st = pm_json_u32(c, CONFIG, k->n_ctx, 1, PM_MAX_CTX, &m->n_ctx, err)) ||
-        (st = pm_json_opt_f64(c, CONFIG, k->eps, &eps, err)))
+    if ((st = pm_json_u32(c, pm_config_name(s->config), k->n_embd, 1, PM_MAX_EMBD, &m->n_embd, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_layer, 1, PM_MAX_LAYERS, &m->n_layer, err)) ||
+        (st = pm_json_u32(c, pm_config_name(s->config), k->n_head, 1, PM_MAX_HEADS, &l->n_head, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_ff, 1, PM_MAX_K / 2, &l->n_ff, err)) ||
+        (st = pm_json_u32(c, pm_config_name(s->config), k->n_vocab, 1, PM_MAX_VOCAB, &m->n_vocab, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_ctx, 1, PM_MAX_CTX, &m->n_ctx, err)) ||
+        (st = pm_json_opt_f64(c, pm_config_name(s->config), k->eps, &eps, err)))
         return st;
-    if (!(eps >= 0 && eps < 1)) return pm_fail(err, PM_ERR_FORMAT, CONFIG ": field \"%s\" is %g; it must be from 0 to 1", k->eps, eps);
+    if (!(eps >= 0 && eps <= 0.1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %g; it must be from 0 to 0.1", pm_config_name(s->config), k->eps, eps);
     m->eps = (float)eps;
     if (!l->n_kv) l->n_kv = l->n_head;
     if (!l->d_head) l->d_head = m->n_embd / l->n_head;
-    if ((k->n_kv && (st = pm_json_opt_u32(c, CONFIG, k->n_kv, 1, PM_MAX_HEADS, &l->n_kv, err))) || (k->d_head && (st = pm_json_opt_u32(c, CONFIG, k->d_head, 1, PM_MAX_HEAD_DIM, &l->d_head, err))) ||
+    if ((k->n_kv && (st = pm_json_opt_u32(c, pm_config_name(s->config), k->n_kv, 1, PM_MAX_HEADS, &l->n_kv, err))) || (k->d_head && (st = pm_json_opt_u32(c, pm_config_name(s->config), k->d_head, 1, PM_MAX_HEAD_DIM, &l->d_head, err))) ||
         (st = read_window(c, m, err)) || (st = refuse_extras(c, m, err)))
         return st;
-    if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, CONFIG ": %s %u does not divide %s %u", k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
+    if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s: %s %u does not divide %s %u", pm_config_name(s->config), k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
     if (l->d_head == 0 || l->d_head % 2 || l->d_head > PM_MAX_HEAD_DIM)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": head_dim is %u; it must be even and at most %d", l->d_head, PM_MAX_HEAD_DIM);
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: head_dim is %u; it must be even and at most %d", pm_config_name(s->config), l->d_head, PM_MAX_HEAD_DIM);
     const json_t *params = json_object_get(c, "rope_parameters");
-    if ((st = pm_json_opt_f64(c, CONFIG, "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, CONFIG ": rope_parameters", "partial_rotary_factor", &partial, err))) return st;
-    if (!(partial > 0 && partial <= 1)) return pm_fail(err, PM_ERR_FORMAT, CONFIG ": field \"partial_rotary_factor\" is %g; it must be above 0 and at most 1", partial);
+    if ((st = pm_json_opt_f64(c, pm_config_name(s->config), "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, "rope_parameters", "partial_rotary_factor", &partial, err))) return st;
+    if (!(partial > 0 && partial <= 1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"partial_rotary_factor\" is %g; it must be above 0 and at most 1", pm_config_name(s->config), partial);
     if (!m->n_rot) m->n_rot = (uint32_t)((double)l->d_head * partial);
-    if (m->n_rot < 2 || m->n_rot % 2 || m->n_rot > l->d_head) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": %u of head_dim %u values are rotated; it must be an even number", m->n_rot, l->d_head);
+    if (m->n_rot < 2 || m->n_rot % 2 || m->n_rot > l->d_head) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: %u of head_dim %u values are rotated; it must be an even number", pm_config_name(s->config), m->n_rot, l->d_head);
     if (l->attn_scale == 0) l->attn_scale = (float)(1.0 / sqrt((double)l->d_head));
     m->tied = true;
     const char *tie = json_object_get(c, "tie_word_embeddings") ? "tie_word_embeddings" : NULL;
-    return tie ? pm_json_opt_bool(c, CONFIG, tie, &m->tied, err) : PM_OK;
+    return tie ? pm_json_opt_bool(c, pm_config_name(s->config), tie, &m->tied, err) : PM_OK;
 }
 
 pm_status pm_dense_layer_types(const json_t *config, uint32_t n_layer, pm_error *err)
@@ -101,11 +117,11 @@ pm_status pm_dense_layer_types(const json_t *config, uint32_t n_layer, pm_error 
     const json_t *list = json_object_get(config, "layer_types");
     if (!list || json_is_null(list)) return PM_OK;
     if (!json_is_array(list) || json_array_size(list) != n_layer)
-        return pm_fail(err, PM_ERR_FORMAT, CONFIG ": field \"layer_types\" has %zu entries; num_hidden_layers is %u", json_array_size(list), n_layer);
+        return pm_fail(err, PM_ERR_FORMAT, "%s: field \"layer_types\" has %zu entries; num_hidden_layers is %u", pm_config_name(config), json_array_size(list), n_layer);
     for (size_t i = 0; i < n_layer; i++) {
         const char *type = json_string_value(json_array_get(list, i));
         if (!type || (strcmp(type, "full_attention") != 0 && strcmp(type, "sliding_attention") != 0))
-            return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"layer_types\" has \"%.40s\" at %zu; known are full_attention and sliding_attention", type ? type : "?", i);
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"layer_types\" has \"%.40s\" at %zu; known are full_attention and sliding_attention", pm_config_name(config), type ? type : "?", i);
     }
     return PM_OK;
 }
@@ -116,6 +132,7 @@ struct planner {
     struct pm_source *s;
     const struct pm_dense *m;
     struct pm_plan *plan;
+    char attn_fields[128];      /* the config's fields that the attention's shapes follow from */
 };
 
 static struct pm_part part(const char *format, uint32_t layer, const char *kind, size_t rows)
@@ -206,7 +223,7 @@ static pm_status qkv(const struct planner *b, uint32_t i, pm_error *err)
     qkv_parts(b->m, i, "bias", bias, total);
     bool has_bias = b->m->q_bias && b->m->kv_bias;
     struct pm_slot_spec spec = { .id = PM_SLOT_qkv, .index = i, .weight = w, .bias = bias, .weight_total = total, .n_weight = n, .n_bias = has_bias ? n : 0, .k = b->m->n_embd,
-                                 .because = ATTN_FIELDS };
+                                 .because = b->attn_fields };
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
@@ -245,7 +262,7 @@ static pm_status layer(const struct planner *b, uint32_t i, pm_error *err)
     if (l->qk_norm && ((st = vector(b, PM_SLOT_q_norm, i, n->q_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err)) ||
                        (st = vector(b, PM_SLOT_k_norm, i, n->k_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err))))
         return st;
-    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)l->n_head * l->d_head, m->o_bias, m->residual_scale, ATTN_FIELDS, err))) return st;
+    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)l->n_head * l->d_head, m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
     if (l->post_norms && ((st = norm(b, PM_SLOT_attn_post_norm, PM_SLOT_COUNT, i, n->attn_post_norm, 0, err)) ||
                           (st = norm(b, PM_SLOT_ffn_post_norm, PM_SLOT_COUNT, i, n->ffn_post_norm, 0, err))))
         return st;
@@ -259,11 +276,14 @@ static pm_status gguf_factors(struct pm_source *s, float *inv_freq, size_t n, pm
 {
     struct pm_source_tensor *t = pm_source_find(s, "rope_freqs.weight");
     if (!t) return PM_OK;
-    if (t->cols != n || t->rows != 1) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"rope_freqs.weight\" has %zu values; head_dim says %zu", t->cols, n);
+    if (t->cols != n || t->rows != 1) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"rope_freqs.weight\" has %zu values; head_dim says %zu", t->rows * t->cols, n);
     float *f = pm_calloc(n, sizeof *f, err);
     if (!f) return PM_ERR_MEMORY;
     pm_status st = pm_source_rows(t, 0, 1, f, err);
-    for (size_t i = 0; i < n && !st; i++) inv_freq[i] = inv_freq[i] / f[i];
+    for (size_t i = 0; i < n && !st; i++) {
+        if (!(f[i] > 0)) st = pm_fail(err, PM_ERR_VALUE, "tensor \"rope_freqs.weight\" holds %g at %zu; factors are positive", (double)f[i], i);
+        inv_freq[i] = inv_freq[i] / f[i];
+    }
     free(f);
     return st;
 }
@@ -275,7 +295,7 @@ static pm_status top(const struct planner *b, pm_error *err)
     const char *because = "vocab_size and hidden_size";
     struct pm_part head = part(m->names.head, 0, "weight", m->n_vocab);
     bool has_head = pm_source_find(b->s, head.name) != NULL;
-    if (!has_head && !m->tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing, and " CONFIG " says that tie_word_embeddings is false", head.name);
+    if (!has_head && !m->tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing, and %s says that tie_word_embeddings is false", head.name, pm_config_name(b->s->config));
     /* a checkpoint that ties may still carry a copy of the table as its head */
     d->tied = json_object_get(b->s->config, "tie_word_embeddings") ? m->tied : !has_head;
     pm_status st;
@@ -287,7 +307,8 @@ static pm_status top(const struct planner *b, pm_error *err)
 
 pm_status pm_dense_plan(struct pm_source *s, const struct pm_dense *m, struct pm_plan *plan, pm_error *err)
 {
-    struct planner b = { s, m, plan };
+    struct planner b = { .s = s, .m = m, .plan = plan };
+    snprintf(b.attn_fields, sizeof b.attn_fields, "%s, %s and %s", m->keys.n_head, m->keys.n_kv ? m->keys.n_kv : m->keys.n_embd, m->keys.d_head ? m->keys.d_head : "the size of a head");
     struct pm_desc *d = &plan->desc;
     *d = (struct pm_desc){ .n_layer = m->n_layer, .n_embd = m->n_embd, .n_vocab = m->n_vocab, .n_ctx_max = m->n_ctx, .norm = m->norm, .norm_eps = m->eps, .embed_scale = m->embed_scale,
                            .logit_softcap = m->logit_softcap, .n_rope = m->theta2 ? 2 : 1 };

@@ -29,6 +29,7 @@ struct pm_dense {
     struct pm_dense_keys keys;
     enum pm_fusion fusion;
     bool q_bias, kv_bias, o_bias, gate_up_bias, down_bias, head_bias;
+    bool windows;               /* sliding_window is a window over every layer; else a config that has one is refused, unless `each` deals with it */
     bool interleaved;           /* the rotated values lie as pairs (2i, 2i+1) */
     float norm_plus;            /* added to the weights of all RMS norms: 1 for (1 + w) */
     float residual_scale;       /* of both blocks' outputs; folded into o and down. 0 = 1 */

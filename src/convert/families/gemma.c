@@ -8,7 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-#define CONFIG "config.json"
 #define LOCAL_THETA "rope_local_base_freq"
 enum { GLOBAL_ROPE, LOCAL_ROPE };
 
@@ -18,10 +17,10 @@ static pm_status read_common(struct pm_source *s, struct pm_dense *m, pm_error *
     pm_status st;
     m->layer.act = PM_ACT_GELU;
     m->norm_plus = s->text.gguf ? 0 : 1;    /* GGUF's writers have added it already */
-    if ((st = pm_dense_read(s, m, err)) || (st = pm_json_opt_bool(s->config, CONFIG, "attention_bias", &bias, err)) ||
-        (st = pm_json_opt_bool(s->config, CONFIG, "use_bidirectional_attention", &both_ways, err)))
+    if ((st = pm_dense_read(s, m, err)) || (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &bias, err)) ||
+        (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "use_bidirectional_attention", &both_ways, err)))
         return st;
-    if (both_ways) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"use_bidirectional_attention\" is true: a model that looks ahead cannot write text");
+    if (both_ways) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"use_bidirectional_attention\" is true: a model that looks ahead cannot write text", pm_config_name(s->config));
     m->q_bias = m->kv_bias = m->o_bias = bias;
     m->embed_scale = (float)sqrt((double)m->n_embd);
     return PM_OK;
@@ -39,9 +38,9 @@ static void sandwich(struct pm_dense *m)
 static pm_status read_scale(const json_t *c, struct pm_dense *m, pm_error *err)
 {
     double scalar = 256;
-    pm_status st = pm_json_opt_f64(c, CONFIG, "query_pre_attn_scalar", &scalar, err);
+    pm_status st = pm_json_opt_f64(c, pm_config_name(c), "query_pre_attn_scalar", &scalar, err);
     if (st) return st;
-    if (!(scalar >= 1 && scalar <= 1e6)) return pm_fail(err, PM_ERR_LIMIT, CONFIG ": field \"query_pre_attn_scalar\" is %g; it must be from 1 to 1e6", scalar);
+    if (!(scalar >= 1 && scalar <= 1e6)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"query_pre_attn_scalar\" is %g; it must be from 1 to 1e6", pm_config_name(c), scalar);
     m->layer.attn_scale = (float)(1.0 / sqrt(scalar));
     return PM_OK;
 }
@@ -50,9 +49,9 @@ static pm_status read_scale(const json_t *c, struct pm_dense *m, pm_error *err)
 static pm_status read_cap(const json_t *c, const char *key, float absent, float *out, pm_error *err)
 {
     double cap = 0;
-    pm_status st = pm_json_opt_f64(c, CONFIG, key, &cap, err);
+    pm_status st = pm_json_opt_f64(c, pm_config_name(c), key, &cap, err);
     if (st) return st;
-    if (!(cap >= 0 && cap <= 1e6)) return pm_fail(err, PM_ERR_LIMIT, CONFIG ": field \"%s\" is %g; it must be from 0 to 1e6", key, cap);
+    if (!(cap >= 0 && cap <= 1e6)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %g; it must be from 0 to 1e6", pm_config_name(c), key, cap);
     *out = json_object_get(c, key) ? (float)cap : absent;
     return PM_OK;
 }
@@ -71,7 +70,7 @@ static pm_status check_windows(const json_t *c, const struct pm_dense *m, uint32
     pm_status st = pm_dense_layer_types(c, m->n_layer, err);
     for (uint32_t i = 0; i < m->n_layer && !st; i++)
         if (windowed(c, i, pattern) && !json_is_integer(json_object_get(c, "sliding_window")))
-            st = pm_fail(err, PM_ERR_MISSING, CONFIG ": field \"sliding_window\" is missing, but layer %u has a window", i);
+            st = pm_fail(err, PM_ERR_MISSING, "%s: field \"sliding_window\" is missing, but layer %u has a window", pm_config_name(c), i);
     return st;
 }
 
@@ -138,10 +137,10 @@ static pm_status flatten_ropes(json_t *c, pm_error *err)
     json_t *params = json_object_get(c, "rope_parameters"), *full = json_object_get(params, "full_attention"), *local = json_object_get(params, "sliding_attention");
     const char *type = NULL;
     if (full || local) {
-        pm_status st = pm_json_opt_str(local, CONFIG ": rope_parameters.sliding_attention", "rope_type", &type, err);
+        pm_status st = pm_json_opt_str(local, "rope_parameters.sliding_attention", "rope_type", &type, err);
         if (st) return st;
         if (type && strcmp(type, "default") != 0)
-            return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": rope_parameters.sliding_attention: field \"rope_type\" is \"%.40s\"; this family has \"default\"", type);
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: rope_parameters.sliding_attention: field \"rope_type\" is \"%.40s\"; this family has \"default\"", pm_config_name(c), type);
         json_t *theta = json_object_get(full, "rope_theta"), *theta2 = json_object_get(local, "rope_theta");
         if ((theta && json_object_set(c, "rope_theta", theta)) || (theta2 && json_object_set(c, LOCAL_THETA, theta2)) || (full && json_object_set(c, "rope_scaling", full)))
             return pm_fail(err, PM_ERR_MEMORY, "out of memory");
@@ -163,7 +162,7 @@ static pm_status describe3(struct pm_source *s, struct pm_plan *plan, pm_error *
     sandwich(&m);
     if ((st = flatten_ropes(s->config, err)) || (st = read_common(s, &m, err)) || (st = read_scale(s->config, &m, err))) return st;
     uint32_t pattern = pattern3(s->config);
-    if (!pattern) return pm_fail(err, PM_ERR_LIMIT, CONFIG ": field \"sliding_window_pattern\" must be from 1 to %d", PM_MAX_LAYERS);
+    if (!pattern) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"sliding_window_pattern\" must be from 1 to %d", pm_config_name(s->config), PM_MAX_LAYERS);
     if ((st = check_windows(s->config, &m, pattern, err)) || (st = read_cap(s->config, "attn_logit_softcapping", 0, &m.layer.attn_softcap, err)) ||
         (st = read_cap(s->config, "final_logit_softcapping", 0, &m.logit_softcap, err)))
         return st;

@@ -20,7 +20,7 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     m.names.up = "model.layers.%u.feed_forward.w3";
     m.names.down = "model.layers.%u.feed_forward.w2";
     pm_status st = pm_dense_read(s, &m, err);
-    if (!st) st = pm_json_opt_bool(s->config, "config.json", "bias", &bias, err);
+    if (!st) st = pm_json_opt_bool(s->config, pm_config_name(s->config), "bias", &bias, err);
     m.q_bias = m.kv_bias = m.o_bias = bias;
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }

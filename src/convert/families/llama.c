@@ -10,8 +10,8 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     bool attention_bias = false, mlp_bias = false;
     pm_status st;
     pm_dense_defaults(&m, "llama");
-    if ((st = pm_dense_read(s, &m, err)) || (st = pm_json_opt_bool(s->config, "config.json", "attention_bias", &attention_bias, err)) ||
-        (st = pm_json_opt_bool(s->config, "config.json", "mlp_bias", &mlp_bias, err)))
+    if ((st = pm_dense_read(s, &m, err)) || (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &attention_bias, err)) ||
+        (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "mlp_bias", &mlp_bias, err)))
         return st;
     m.q_bias = m.kv_bias = m.o_bias = attention_bias;
     m.gate_up_bias = m.down_bias = mlp_bias;

@@ -10,9 +10,9 @@
 static pm_status scale(const json_t *c, const char *key, double *out, pm_error *err)
 {
     *out = 1;
-    pm_status st = pm_json_opt_f64(c, "config.json", key, out, err);
+    pm_status st = pm_json_opt_f64(c, pm_config_name(c), key, out, err);
     if (st) return st;
-    return *out > 1e-6 && *out < 1e6 ? PM_OK : pm_fail(err, PM_ERR_FORMAT, "config.json: field \"%s\" is %g; it must be positive", key, *out);
+    return *out > 1e-6 && *out < 1e6 ? PM_OK : pm_fail(err, PM_ERR_FORMAT, "%s: field \"%s\" is %g; it must be positive", pm_config_name(c), key, *out);
 }
 
 static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *err)
@@ -24,9 +24,9 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     pm_status st;
     pm_dense_defaults(&m, "minicpm");
     if (json_is_object(json_object_get(c, "sparse_config")))
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: field \"sparse_config\" asks for sparse attention, which is not supported; without the field the model runs with dense attention");
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"sparse_config\" asks for sparse attention, which is not supported; without the field the model runs with dense attention", pm_config_name(s->config));
     if ((st = pm_dense_read(s, &m, err)) || (st = scale(c, "scale_emb", &emb, err)) || (st = scale(c, "scale_depth", &depth, err)) || (st = scale(c, "dim_model_base", &base, err)) ||
-        (st = pm_json_opt_bool(c, "config.json", "attention_bias", &bias, err)))
+        (st = pm_json_opt_bool(c, pm_config_name(s->config), "attention_bias", &bias, err)))
         return st;
     m.q_bias = m.kv_bias = m.o_bias = bias;
     m.embed_scale = (float)emb;

@@ -1,7 +1,6 @@
 /* Phi-1, Phi-1.5 and Phi-2: layer norms, both blocks side by side on one norm, a part of each head rotated, no gate, biases everywhere and in the head too. */
 #include "convert/families/families.h"
 
-#define CONFIG "config.json"
 
 static pm_status set_default(json_t *c, const char *key, json_t *value, pm_error *err)
 {
@@ -15,9 +14,9 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     struct pm_dense m;
     json_t *c = s->config;
     bool qk_norm = false;
-    pm_status st = pm_json_opt_bool(c, CONFIG, "qk_layernorm", &qk_norm, err);
+    pm_status st = pm_json_opt_bool(c, pm_config_name(s->config), "qk_layernorm", &qk_norm, err);
     if (st) return st;
-    if (qk_norm) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"qk_layernorm\" is true: layer norms of q and k are not supported");
+    if (qk_norm) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"qk_layernorm\" is true: layer norms of q and k are not supported", pm_config_name(s->config));
     pm_dense_defaults(&m, "phi");
     m.names = (struct pm_dense_names){
         .embed = "model.embed_tokens", .norm = "model.final_layernorm", .head = "lm_head", .attn_norm = "model.layers.%u.input_layernorm",
@@ -34,7 +33,7 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     if ((st = set_default(c, "partial_rotary_factor", json_real(0.5), err)) || (st = set_default(c, "tie_word_embeddings", json_false(), err))) return st;
     if (pm_source_find(s, "model.layers.0.self_attn.qkv.weight")) m.fusion = PM_QKV_STACKED;    /* older GGUF files */
     if ((st = pm_dense_read(s, &m, err))) return st;
-    if (m.tied) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"tie_word_embeddings\" is true; this family's head has a bias, and the embedding has none");
+    if (m.tied) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"tie_word_embeddings\" is true; this family's head has a bias, and the embedding has none", pm_config_name(s->config));
     return pm_dense_plan(s, &m, plan, err);
 }
 

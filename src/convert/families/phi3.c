@@ -10,6 +10,7 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     pm_dense_defaults(&m, "phi3");
     m.eps = 1e-5f;
     m.fusion = PM_QKV_STACKED;
+    m.windows = true;
     m.names.qkv = "model.layers.%u.self_attn.qkv_proj";
     m.names.gate_up = "model.layers.%u.mlp.gate_up_proj";
     pm_status st = pm_dense_read(s, &m, err);

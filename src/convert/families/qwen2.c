@@ -7,7 +7,6 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     pm_dense_defaults(&m, "qwen2");
     m.q_bias = m.kv_bias = true;
     pm_status st = pm_dense_read(s, &m, err);
-    if (!st && m.layer.window) st = pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: field \"sliding_window\" is %u: attention windows are not supported by this family", m.layer.window);
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }
 

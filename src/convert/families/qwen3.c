@@ -8,8 +8,7 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     pm_dense_defaults(&m, "qwen3");
     m.layer.qk_norm = true;
     pm_status st = pm_dense_read(s, &m, err);
-    if (!st) st = pm_json_opt_bool(s->config, "config.json", "attention_bias", &bias, err);
-    if (!st && m.layer.window) st = pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: field \"sliding_window\" is %u: attention windows are not supported by this family", m.layer.window);
+    if (!st) st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &bias, err);
     m.q_bias = m.kv_bias = m.o_bias = bias;
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }

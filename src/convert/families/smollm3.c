@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-#define CONFIG "config.json"
 
 static uint32_t interval_of(const json_t *c)
 {
@@ -28,15 +27,15 @@ static pm_status check_layers(const json_t *c, uint32_t n_layer, pm_error *err)
     size_t i;
     pm_status st = pm_dense_layer_types(c, n_layer, err);
     if (st) return st;
-    if (!interval_of(c)) return pm_fail(err, PM_ERR_LIMIT, CONFIG ": field \"no_rope_layer_interval\" must be from 1 to %d", PM_MAX_LAYERS);
+    if (!interval_of(c)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"no_rope_layer_interval\" must be from 1 to %d", pm_config_name(c), PM_MAX_LAYERS);
     if (list && !json_is_null(list) && (!json_is_array(list) || json_array_size(list) < n_layer))
-        return pm_fail(err, PM_ERR_FORMAT, CONFIG ": field \"no_rope_layers\" has %zu entries; num_hidden_layers is %u", json_array_size(list), n_layer);
+        return pm_fail(err, PM_ERR_FORMAT, "%s: field \"no_rope_layers\" has %zu entries; num_hidden_layers is %u", pm_config_name(c), json_array_size(list), n_layer);
     json_array_foreach(list, i, v)
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > 1)
-            return pm_fail(err, PM_ERR_FORMAT, CONFIG ": field \"no_rope_layers\" must hold 0 and 1 only; entry %zu is something else", i);
+            return pm_fail(err, PM_ERR_FORMAT, "%s: field \"no_rope_layers\" must hold 0 and 1 only; entry %zu is something else", pm_config_name(c), i);
     bool window = json_is_integer(json_object_get(c, "sliding_window"));
     json_array_foreach(types, i, v)
-        if (!window && strcmp(json_string_value(v), "sliding_attention") == 0) return pm_fail(err, PM_ERR_MISSING, CONFIG ": field \"sliding_window\" is missing, but layer %zu has a window", i);
+        if (!window && strcmp(json_string_value(v), "sliding_attention") == 0) return pm_fail(err, PM_ERR_MISSING, "%s: field \"sliding_window\" is missing, but layer %zu has a window", pm_config_name(c), i);
     return PM_OK;
 }
 
@@ -48,8 +47,8 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     pm_dense_defaults(&m, "smollm3");
     m.each = each;
     if (!json_object_get(s->config, "rope_theta") && json_object_set_new(s->config, "rope_theta", json_real(2e6))) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
-    if ((st = pm_dense_read(s, &m, err)) || (st = check_layers(s->config, m.n_layer, err)) || (st = pm_json_opt_bool(s->config, CONFIG, "attention_bias", &attention_bias, err)) ||
-        (st = pm_json_opt_bool(s->config, CONFIG, "mlp_bias", &mlp_bias, err)))
+    if ((st = pm_dense_read(s, &m, err)) || (st = check_layers(s->config, m.n_layer, err)) || (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &attention_bias, err)) ||
+        (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "mlp_bias", &mlp_bias, err)))
         return st;
     m.q_bias = m.kv_bias = m.o_bias = attention_bias;
     m.gate_up_bias = m.down_bias = mlp_bias;
