@@ -50,7 +50,7 @@ pm_status pm_memory_plan_get(const pm_model *m, uint32_t n_ctx, pm_kv_type kv, p
     if (!n_ctx) n_ctx = (uint32_t)pm_min_size(4096, d->n_ctx_max);
     uint64_t page = pm_kv_page_bytes(d, (enum pm_kv_kind)kv);
     out->weights = m->file.map.len;
-    out->kv = page * ((n_ctx + PM_KV_PAGE - 1) / PM_KV_PAGE);
+    out->kv = pm_kv_bytes(d, (enum pm_kv_kind)kv, n_ctx, pm_min_size(512, n_ctx));
     out->kv_per_token = page / PM_KV_PAGE;
     out->scratch = pm_exec_scratch_bytes(d, pm_min_size(512, n_ctx)) + (uint64_t)d->n_vocab * (sizeof(float) + sizeof(struct pm_candidate) + sizeof(int32_t));
     return PM_OK;

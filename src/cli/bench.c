@@ -2,7 +2,7 @@
  * Owns: `pumice bench`: time to first token, tokens per second and memory, in the form of RKLLM's benchmark page, with the limits of the machine measured in the same run.
  * Each model is measured in a process of its own, so that its peak memory is its own.
  */
-#include "cli/common.h"
+#include "cli/profile.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -40,18 +40,28 @@ static void make_prompt(int32_t *ids, size_t n, uint32_t n_vocab)
     }
 }
 
+/* In lanes, so that the compiler may use vectors: the vocabulary is long. */
 static int32_t likeliest(const float *l, size_t n)
 {
-    size_t best = 0;
-    for (size_t i = 1; i < n; i++)
-        if (l[i] > l[best]) best = i;
-    return (int32_t)best;
+    float lane[16], best;
+    size_t i = 0;
+    for (int k = 0; k < 16; k++) lane[k] = l[0];
+    for (; i + 16 <= n; i += 16)
+        for (size_t k = 0; k < 16; k++) lane[k] = l[i + k] > lane[k] ? l[i + k] : lane[k];
+    best = lane[0];
+    for (int k = 1; k < 16; k++) best = lane[k] > best ? lane[k] : best;
+    for (; i < n; i++) best = l[i] > best ? l[i] : best;
+    for (i = 0; i < n; i++)
+        if (l[i] == best) return (int32_t)i;
+    return 0;
 }
 
 struct plan {
     int64_t n_prompt, n_new, repeats;
     struct run_options r;
     int name_width;             /* of the longest model's name: the table's first column */
+    bool profile;
+    const char *trace;
 };
 
 static int measure(const char *path, const struct plan *p, struct row *out)
@@ -103,6 +113,24 @@ done:
     return rc;
 }
 
+static int profile(const char *path, const struct plan *p)
+{
+    struct opened o = { 0 };
+    struct run_options r = p->r;
+    size_t n = (size_t)(p->n_prompt > p->n_new ? p->n_prompt : p->n_new);
+    int32_t *ids = calloc(n, sizeof *ids);
+    int rc = EXIT_SPACE;
+    if (!r.ctx) r.ctx = p->n_prompt + p->n_new;
+    if (!ids || (rc = open_model(&o, path)) >= 0 || (rc = open_session(&o, &r)) >= 0) goto done;
+    make_prompt(ids, n, o.info.n_vocab);
+    pm_session_feed(o.session, ids, (size_t)p->n_prompt, NULL);     /* a warm-up */
+    rc = profile_run(&o, ids, (size_t)p->n_prompt, (size_t)p->n_new, p->trace);
+done:
+    free(ids);
+    close_all(&o);
+    return rc;
+}
+
 static int limits(const struct plan *p, pm_limits *out)
 {
     struct opened o = { 0 };
@@ -113,7 +141,7 @@ static int limits(const struct plan *p, pm_limits *out)
     return rc;
 }
 
-/* Runs one measurement in a child and gets its result through a pipe. path NULL: the limits. */
+/* Runs one measurement in a child and gets its result through a pipe. path NULL: the limits; size 0: the profile. */
 static int in_child(const char *path, const struct plan *p, void *out, size_t size)
 {
     int fd[2], status = 0;
@@ -123,13 +151,13 @@ static int in_child(const char *path, const struct plan *p, void *out, size_t si
     if (pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
         close(fd[0]);
-        int rc = path ? measure(path, p, out) : limits(p, out);
-        if (rc == EXIT_OK && write(fd[1], out, size) != (ssize_t)size) rc = EXIT_RUN;
+        int rc = !path ? limits(p, out) : size ? measure(path, p, out) : profile(path, p);
+        if (rc == EXIT_OK && size && write(fd[1], out, size) != (ssize_t)size) rc = EXIT_RUN;
         fflush(stdout);
         _exit(rc);
     }
     close(fd[1]);
-    ssize_t got = pid > 0 ? read(fd[0], out, size) : -1;
+    ssize_t got = pid > 0 && size ? read(fd[0], out, size) : 0;
     close(fd[0]);
     if (pid < 0 || waitpid(pid, &status, 0) < 0) return complain(EXIT_RUN, "cannot start a measurement: %s", strerror(errno));
     if (!WIFEXITED(status)) return complain(EXIT_RUN, "the measurement of %s was ended by signal %d", path ? path : "the machine", WTERMSIG(status));
@@ -183,6 +211,7 @@ static int measure_all(const struct positional *files, const struct plan *p, boo
         }
         fflush(stdout);
         some = true;
+        if (p->profile && (rc = in_child(files->v[i], p, NULL, 0)) != EXIT_OK) break;
     }
     if (json && some) puts("\n]");
     return rc;
@@ -198,6 +227,8 @@ static int bench(int argc, char **argv)
         { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (default 128)" },
         { "-n", ARG_INT, &p.n_new, 1, 1 << 22, "N", "new tokens (default 64)" },
         { "-r", ARG_INT, &p.repeats, 1, 1000, "N", "repeats, of which the median is printed (default 5)" },
+        { "--profile", ARG_FLAG, &p.profile, 0, 0, NULL, "after each model: where the time of the prompt and of a token goes" },
+        { "--trace", ARG_TEXT, &p.trace, 0, 0, "F", "with --profile: every job of every thread as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev" },
         { "--json", ARG_FLAG, &json, 0, 0, NULL, "print a JSON array" },
         { "--markdown", ARG_FLAG, &markdown, 0, 0, NULL, "print a Markdown table" },
         ARG_CTX(p.r), ARG_CHUNK(p.r), ARG_KV(p.r), ARG_THREADS(p.r), ARG_ISA(p.r), ARG_END,
@@ -205,6 +236,8 @@ static int bench(int argc, char **argv)
     int rc = args_parse(&cmd_bench, table, argc, argv, &pos);
     if (rc >= 0) return rc;
     if (pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file");
+    if (p.profile && (json || markdown)) return args_usage(&cmd_bench, "--profile prints a table of its own: it takes no --json or --markdown");
+    if (p.trace && (!p.profile || pos.n != 1)) return args_usage(&cmd_bench, "--trace goes with --profile and one file");
     if (json && markdown) return args_usage(&cmd_bench, "--json and --markdown exclude each other");
     if ((rc = parse_kv(p.r.kv, &kv)) >= 0) return rc;
     for (size_t i = 0; i < pos.n; i++) {    /* a wrong name is told before the measuring begins */
@@ -223,6 +256,7 @@ const struct command cmd_bench = {
     "bf16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" is the share of the bandwidth that reading the weights took. TTFT is the prompt "
     "and the first token.",
     "pumice bench m-w8a8.pumice m-w4a16.pumice -p 512 -n 128\n"
+    "pumice bench m-w8a8.pumice --profile --trace trace.json\n"
     "pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice --markdown",
     bench
 };

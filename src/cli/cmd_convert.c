@@ -96,7 +96,7 @@ static int synth(int argc, char **argv)
     return finish(pm_synth(&p, &err), &err, p.output, start);
 }
 
-/* tests/cli/synth.sh compares this with pm_synth_list(), through the error message of an unknown name. */
+/* tests/cli/convert.sh compares this with pm_synth_list(), through the error message of an unknown name. */
 #define SYNTH_NAMES "tiny, smollm2-135m, smollm2-360m, smollm2-1.7b, qwen2-0.5b, qwen2.5-1.5b, qwen3-0.6b, tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b or llama-3-8b"
 
 const struct command cmd_convert = {

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "base/utf8.h"
 #include "convert/dtype.h"
-#include "convert/family.h"
+#include "convert/plan.h"
 #include "convert/quantize.h"
 #include "convert/writer.h"
 #include "kernel/kernel.h"
@@ -32,26 +32,21 @@ struct conversion {
 
 /* ---- vectors ---- */
 
-static pm_status put_vector(struct conversion *c, const char *out_name, const char *tensor, size_t n, pm_error *err)
+static pm_status put_vector(struct conversion *c, const struct pm_slot *slot, pm_error *err)
 {
-    float *v = pm_calloc(n, sizeof *v, err);
+    float *v = pm_calloc(slot->n, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
-    pm_status st = pm_source_rows(pm_source_find(&c->source, tensor), 0, 1, v, err);
-    if (!st) st = pm_writer_put(&c->writer, out_name, v, n * sizeof *v, err);
+    pm_status st = pm_parts_vector(pm_plan_parts(&c->plan, slot->id, slot->index), slot->n, v, err);
+    if (!st) st = pm_writer_put(&c->writer, slot->name, v, slot->n * sizeof *v, err);
     free(v);
     return st;
 }
 
-static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_linear_parts *parts, size_t padded, pm_error *err)
+static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_parts *parts, size_t n, size_t padded, pm_error *err)
 {
     float *v = pm_calloc(padded, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
-    pm_status st = PM_OK;
-    size_t at = 0;
-    for (size_t i = 0; i < parts->n_bias && !st; i++) {
-        st = pm_source_rows(pm_source_find(&c->source, parts->bias[i].name), 0, 1, v + at, err);
-        at += parts->bias[i].rows;
-    }
+    pm_status st = pm_parts_bias(parts, n, v, err);
     if (!st) st = pm_writer_put(&c->writer, out_name, v, padded * sizeof *v, err);
     free(v);
     return st;
@@ -59,59 +54,9 @@ static pm_status put_bias(struct conversion *c, const char *out_name, const stru
 
 /* ---- linears ---- */
 
-/* The tensor and its row for row r of the fused linear. */
-static const struct pm_source_tensor *part_of(struct conversion *c, const struct pm_linear_parts *parts, size_t r, size_t *row)
+static void keep(struct pm_plan *p, enum pm_slot_id id, uint32_t index, struct pm_linear_desc *l)
 {
-    size_t i = 0;
-    while (i + 1 < parts->n_weight && r >= parts->weight[i].rows) r -= parts->weight[i++].rows;
-    *row = r;
-    return pm_source_find(&c->source, parts->weight[i].name);
-}
-
-/* Magnitudes that a type can hold: beyond it a float becomes infinite, and an integer type's sums of squares do. */
-static float limit_of(enum pm_wtype type)
-{
-    return type == PM_W_F16 ? 0x1.FFDFFEp15f : type == PM_W_BF16 ? 0x1.FEFFFEp127f : 1e15f;
-}
-
-static pm_status check_range(const struct pm_source_tensor *t, size_t row, size_t n, const float *v, enum pm_wtype type, pm_error *err)
-{
-    float most = 0, limit = limit_of(type);
-    for (size_t i = 0; i < n * t->cols; i++) most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
-    for (size_t i = 0; most > limit && i < n * t->cols; i++)
-        if (fabsf(v[i]) > limit)
-            return pm_fail(err, PM_ERR_VALUE, "tensor \"%.100s\" holds %g at row %zu, column %zu, which is too large for %s", t->name, (double)v[i], row + i / t->cols, i % t->cols,
-                           pm_wtype_name(type));
-    return PM_OK;
-}
-
-static pm_status read_rows(struct conversion *c, const struct pm_linear_parts *parts, size_t r0, size_t n, const struct pm_linear_desc *l, float *out, pm_error *err)
-{
-    while (n) {
-        size_t row;
-        const struct pm_source_tensor *t = part_of(c, parts, r0, &row);
-        size_t m = pm_min_size(n, t->rows - row);
-        pm_status st = pm_source_rows(t, row, m, out, err);
-        if (!st) st = check_range(t, row, m, out, l->type, err);
-        if (st) return st;
-        pm_source_drop(t, row, m);
-        r0 += m;
-        n -= m;
-        out += m * l->k;
-    }
-    return PM_OK;
-}
-
-static bool all_q4_0(struct conversion *c, const struct pm_linear_parts *parts)
-{
-    for (size_t i = 0; i < parts->n_weight; i++)
-        if (pm_source_find(&c->source, parts->weight[i].name)->type != PM_ROW_Q4_0) return false;
-    return true;
-}
-
-static void keep(struct conversion *c, struct pm_linear_desc *l, const struct pm_linear_parts *parts)
-{
-    if (!all_q4_0(c, parts)) return;
+    if (!l || !l->k || !pm_parts_plain_q4_0(pm_plan_parts(p, id, index))) return;
     l->type = PM_W_W4;
     l->group = 32;
     l->hadamard = 0;
@@ -122,19 +67,15 @@ static void keep_exact(struct conversion *c)
 {
     struct pm_desc *d = &c->plan.desc;
     if (c->dtype.type != PM_W_W4 || c->dtype.group != 32 || c->params->rotate == PM_ROTATE_ON) return;
-    keep(c, &d->head, &c->plan.head);
-    if (!d->tied) keep(c, &d->embed, &c->plan.embed);
-    for (uint32_t i = 0; i < d->n_layer; i++) {
-        keep(c, &d->layer[i].qkv, &c->plan.layer[i].qkv);
-        keep(c, &d->layer[i].o, &c->plan.layer[i].o);
-        keep(c, &d->layer[i].gate_up, &c->plan.layer[i].gate_up);
-        keep(c, &d->layer[i].down, &c->plan.layer[i].down);
-    }
+    keep(&c->plan, PM_SLOT_head, 0, &d->head);
+    if (!d->tied) keep(&c->plan, PM_SLOT_embed, 0, &d->embed);
+    for (uint32_t i = 0; i < d->n_layer; i++)
+        for (int id = 0; id < PM_SLOT_PER_LAYER; id++) keep(&c->plan, (enum pm_slot_id)id, i, pm_layer_linear(&d->layer[i], (enum pm_slot_id)id));
 }
 
 struct linear_out { char weight[96], scale[96], bias[96]; };
 
-static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
+static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
 {
     size_t panels = pm_linear_panels(l), kp = pm_linear_kp(l), per_panel = kp / 32 * 16;
     uint8_t *panel = pm_calloc(8, kp, err);
@@ -144,7 +85,7 @@ static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc 
         const struct pm_source_tensor *t[16];
         size_t n = pm_min_size(16, l->n - p * 16), row[16];
         for (size_t r = 0; r < n; r++) {
-            t[r] = part_of(c, parts, p * 16 + r, &row[r]);
+            t[r] = pm_parts_row(parts, p * 16 + r, &row[r]);
             rows[r] = pm_source_row_bytes(t[r], row[r]);
         }
         pm_repack_q4_0(rows, l->k, panel, scale + p * per_panel);
@@ -158,7 +99,7 @@ static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc 
     return st;
 }
 
-static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, const struct linear_out *o, float *scale, double *err2,
+static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, double *err2,
                                double *sum2, pm_error *err)
 {
     size_t row_bytes = (size_t)l->k * sizeof(float), rows = pm_max_size(16, BLOCK_BYTES / row_bytes / 16 * 16), kp = pm_linear_kp(l);
@@ -170,7 +111,7 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     struct pm_quantize q = { .linear = l };
     for (size_t r = 0; r < l->n && !st; r += rows) {
         size_t n = pm_min_size(rows, l->n - r);
-        st = read_rows(c, parts, r, n, l, w, err);
+        st = pm_parts_rows(parts, r, n, l->type, w, err);
         if (st) break;
         pm_quantize_rows(c->pool, &q, w, n, out, scale ? scale + r * per_row : NULL, err2, sum2);
         st = pm_writer_put(&c->writer, o->weight, out, (n + 15) / 16 * panel_bytes, err);
@@ -180,7 +121,7 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     return st;
 }
 
-static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, pm_error *err)
+static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, pm_error *err)
 {
     struct linear_out o;
     size_t n_scale = pm_linear_scale_count(l);
@@ -190,11 +131,11 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
     snprintf(o.bias, sizeof o.bias, "%s.bias", name);
     float *scale = n_scale ? pm_calloc(n_scale, sizeof *scale, err) : NULL;
     if (n_scale && !scale) return PM_ERR_MEMORY;
-    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && all_q4_0(c, parts);
+    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && pm_parts_plain_q4_0(parts);
     pm_status st = exact ? put_repacked(c, l, parts, &o, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
     if (!st && n_scale) st = pm_writer_put(&c->writer, o.scale, scale, n_scale * sizeof *scale, err);
     free(scale);
-    if (!st && l->bias) st = put_bias(c, o.bias, parts, pm_linear_panels(l) * PM_PANEL, err);
+    if (!st && l->bias) st = put_bias(c, o.bias, parts, l->n, pm_linear_panels(l) * PM_PANEL, err);
     if (exact) c->n_exact++;
     else if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) {
         char text[16];      /* short, so that the header's size can be foreseen */
@@ -206,35 +147,19 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
 
 /* ---- the whole ---- */
 
-static pm_status put_layer(struct conversion *c, uint32_t i, pm_error *err)
+static pm_status put_slot(void *ctx, const struct pm_slot *s, pm_error *err)
 {
-    const struct pm_desc *d = &c->plan.desc;
-    const struct pm_layer_desc *l = &d->layer[i];
-    const struct pm_layer_parts *p = &c->plan.layer[i];
-    char name[96];
-    pm_status st;
-#define NAME(s) (snprintf(name, sizeof name, "layers.%u." s, i), name)
-    if ((st = put_vector(c, NAME("attn.norm"), p->attn_norm, d->n_embd, err)) || (st = put_linear(c, NAME("attn.qkv"), &l->qkv, &p->qkv, err)) ||
-        (l->qk_norm && (st = put_vector(c, NAME("attn.q_norm"), p->q_norm, l->d_head, err))) ||
-        (l->qk_norm && (st = put_vector(c, NAME("attn.k_norm"), p->k_norm, l->d_head, err))) || (st = put_linear(c, NAME("attn.o"), &l->o, &p->o, err)) ||
-        (st = put_vector(c, NAME("ffn.norm"), p->ffn_norm, d->n_embd, err)) || (st = put_linear(c, NAME("ffn.gate_up"), &l->gate_up, &p->gate_up, err)) ||
-        (st = put_linear(c, NAME("ffn.down"), &l->down, &p->down, err)))
-        return st;
-#undef NAME
-    return PM_OK;
+    struct conversion *c = ctx;
+    if (s->id == PM_SLOT_rope) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq[s->index], s->n * sizeof(float), err);
+    if (s->id == PM_SLOT_rope_long) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq_long[s->index], s->n * sizeof(float), err);
+    return s->linear ? put_linear(c, s->name, s->linear, pm_plan_parts(&c->plan, s->id, s->index), err) : put_vector(c, s, err);
 }
 
 static pm_status put_all(struct conversion *c, pm_error *err)
 {
     const struct pm_desc *d = &c->plan.desc;
     pm_status st = pm_writer_put(&c->writer, "tokenizer", c->tokenizer.data, c->tokenizer.len, err);
-    if (st || !d->has_weights) return st;
-    if ((st = pm_writer_put(&c->writer, "rope.inv_freq", c->plan.inv_freq, d->n_rot / 2 * sizeof(float), err))) return st;
-    if (!d->tied && (st = put_linear(c, "embed", &d->embed, &c->plan.embed, err))) return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = put_layer(c, i, err))) return st;
-    if ((st = put_vector(c, "norm", c->plan.norm, d->n_embd, err))) return st;
-    return put_linear(c, "head", &d->head, &c->plan.head, err);
+    return st || !d->has_weights ? st : pm_desc_walk(d, put_slot, c, err);
 }
 
 static pm_status add_eos(struct pm_desc *d, json_int_t id, const char *what, pm_error *err)

@@ -5,7 +5,7 @@
  *
  * Idea: after this file the rest of the converter does not know that GGUF exists. Every count is compared with what the file can hold before it is used.
  */
-#include "convert/source.h"
+#include "convert/gguf_arch.h"
 
 #include "base/cursor.h"
 #include "base/mem.h"
@@ -34,6 +34,7 @@ struct gguf {
     size_t n_kv;
     const char *arch;
     size_t arch_len;
+    const struct pm_gguf_arch *kind;
 };
 
 static pm_status damaged(const struct gguf *g, const char *what, pm_error *err)
@@ -158,17 +159,6 @@ static pm_status put(json_t *config, const char *key, json_t *value, pm_error *e
     return json_object_set_new(config, key, value) ? pm_fail(err, PM_ERR_MEMORY, "out of memory") : PM_OK;
 }
 
-static pm_status find_class(const struct gguf *g, const char **out, pm_error *err)
-{
-    static const struct { const char *arch, *class_name; } classes[] = { { "llama", "LlamaForCausalLM" }, { "qwen2", "Qwen2ForCausalLM" }, { "qwen3", "Qwen3ForCausalLM" } };
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
-        if (g->arch_len == strlen(classes[i].arch) && memcmp(g->arch, classes[i].arch, g->arch_len) == 0) {
-            *out = classes[i].class_name;
-            return PM_OK;
-        }
-    return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: architecture \"%.*s\" is not known; known are llama, qwen2, qwen3", (int)g->arch_len, g->arch);
-}
-
 /* The scaling of rope. A factor without a type means "linear", as for the programs that write these files; llama3's factors are a tensor. */
 static pm_status put_scaling(struct pm_source *s, const struct gguf *g, pm_error *err)
 {
@@ -188,7 +178,8 @@ static pm_status refuse_variants(const struct gguf *g, double d_head, pm_error *
 {
     char key[96];
     pm_status st = PM_OK;
-    static const struct { const char *suffix; double fine; } fields[] = { { "rope.dimension_count", -1 }, { "attention.value_length", -1 }, { "expert_count", 0 }, { "rope.scaling.attn_factor", 1 } };
+    static const struct { const char *suffix; double fine; } fields[] = { { "attention.value_length", -1 }, { "expert_count", 0 } };
+    arch_number(g, "rope.dimension_count", true, 0, &st, err);      /* its size is the architecture's business, its type is not */
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         double fine = fields[i].fine < 0 ? d_head : fields[i].fine, d = arch_number(g, fields[i].suffix, false, fine, &st, err);
         if (st) return st;
@@ -197,7 +188,13 @@ static pm_status refuse_variants(const struct gguf *g, double d_head, pm_error *
     return PM_OK;
 }
 
-static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error *err)
+static bool meta_number(const void *ctx, const char *suffix, double *out)
+{
+    char key[96];
+    return number(find(ctx, arch_key(ctx, suffix, key)), out);
+}
+
+static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
 {
     static const struct { const char *gguf, *hf; uint32_t max; bool needed; } fields[] = {      /* max: of a count; 0 = not a count */
         { "block_count", "num_hidden_layers", PM_MAX_LAYERS, true },
@@ -208,13 +205,12 @@ static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error
         { "attention.key_length", "head_dim", PM_MAX_EMBD, false },
         { "context_length", "max_position_embeddings", PM_MAX_CTX, true },
         { "rope.freq_base", "rope_theta", 0, false },
-        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, true },
+        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, false },
     };
-    const char *class_name = NULL;
     char key[96];
-    pm_status st = find_class(g, &class_name, err);
+    pm_status st = pm_gguf_arch_find(g->arch, g->arch_len, &g->kind, err);
     if (st) return st;
-    s->config = json_pack("{s:[s]}", "architectures", class_name);
+    s->config = json_pack("{s:[s], s:s}", "architectures", pm_gguf_arch_class(g->kind), "gguf", "");
     if (!s->config) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         uint32_t max = fields[i].max;
@@ -233,7 +229,8 @@ static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error
     double window = arch_number(g, "attention.sliding_window", true, 0, &st, err);
     if (!st && window > 0) st = put(s->config, "sliding_window", json_integer((json_int_t)window), err);
     if (!st) st = refuse_variants(g, d_head, err);
-    return st ? st : put_scaling(s, g, err);
+    if (!st) st = put_scaling(s, g, err);
+    return st ? st : pm_gguf_arch_config(g->kind, &(struct pm_gguf_meta){ g, meta_number }, s->config, err);
 }
 
 /* ---- tensors ---- */
@@ -245,29 +242,6 @@ static bool row_type(uint32_t t, enum pm_row_type *out)
     if (t >= 31 || map[t] < 0) return false;
     *out = (enum pm_row_type)map[t];
     return true;
-}
-
-/* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; names that are not known stay as they are. */
-static void translate(const char *name, size_t len, char *out, size_t cap)
-{
-    static const struct { const char *gguf, *hf; } parts[] = {
-        { "attn_norm", "input_layernorm" },   { "attn_q", "self_attn.q_proj" }, { "attn_k", "self_attn.k_proj" }, { "attn_v", "self_attn.v_proj" },
-        { "attn_output", "self_attn.o_proj" }, { "attn_q_norm", "self_attn.q_norm" }, { "attn_k_norm", "self_attn.k_norm" },
-        { "ffn_norm", "post_attention_layernorm" }, { "ffn_gate", "mlp.gate_proj" }, { "ffn_up", "mlp.up_proj" }, { "ffn_down", "mlp.down_proj" },
-    };
-    static const struct { const char *gguf, *hf; } top[] = { { "token_embd.weight", "model.embed_tokens.weight" }, { "output_norm.weight", "model.norm.weight" },
-                                                             { "output.weight", "lm_head.weight" } };
-    snprintf(out, cap, "%.*s", (int)len, name);
-    for (size_t i = 0; i < sizeof top / sizeof *top; i++)
-        if (strcmp(out, top[i].gguf) == 0) {
-            snprintf(out, cap, "%s", top[i].hf);
-            return;
-        }
-    unsigned layer;
-    char part[64], kind[16];
-    if (sscanf(out, "blk.%5u.%63[a-z_].%15s", &layer, part, kind) != 3) return;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (strcmp(part, parts[i].gguf) == 0) snprintf(out, cap, "model.layers.%u.%s.%s", layer, parts[i].hf, kind);
 }
 
 struct raw_tensor { const char *name; size_t name_len; uint32_t n_dim, type; uint64_t dim[4], off; };
@@ -285,11 +259,11 @@ static pm_status read_tensor_info(struct gguf *g, struct raw_tensor *t, pm_error
 
 struct layout { size_t start, align; };     /* of the tensors' data */
 
-static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, const struct layout *l, pm_error *err)
+static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, const struct pm_gguf_arch *kind, const struct layout *l, pm_error *err)
 {
     char name[160];
     struct pm_source_tensor t = { .map = &s->gguf, .rank = r->n_dim };
-    translate(r->name, pm_min_size(r->name_len, 150), name, sizeof name);
+    pm_gguf_arch_name(kind, r->name, pm_min_size(r->name_len, 150), name, sizeof name);
     if (!row_type(r->type, &t.type))
         return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tensor \"%.80s\" has type %u; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K", name, r->type);
     const struct pm_row_format *f = pm_row_format(t.type);
@@ -330,27 +304,6 @@ static pm_status check_overlap(const struct pm_source *s, pm_error *err)
     return st;
 }
 
-/* Llama files hold q and k, and their biases, with the rows of each head interleaved. */
-static pm_status mark_permuted(struct pm_source *s, const struct gguf *g, pm_error *err)
-{
-    if (!(g->arch_len == 5 && memcmp(g->arch, "llama", 5) == 0)) return PM_OK;
-    uint32_t heads = 0, kv = 0;
-    pm_status st;
-    if ((st = pm_json_u32(s->config, s->config_name, "num_attention_heads", 1, 1024, &heads, err))) return st;
-    kv = heads;
-    if ((st = pm_json_opt_u32(s->config, s->config_name, "num_key_value_heads", 1, 1024, &kv, err))) return st;
-    for (size_t i = 0; i < s->n; i++) {
-        struct pm_source_tensor *t = &s->tensor[i];
-        bool q = strstr(t->name, "self_attn.q_proj.") != NULL, k = strstr(t->name, "self_attn.k_proj.") != NULL;
-        if (!q && !k) continue;
-        uint32_t n = q ? heads : kv;
-        size_t rows = t->rank == 1 ? t->cols : t->rows;
-        if (rows % n || rows / n % 2) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has %zu rows, which is not %u heads of an even size", t->name, rows, n);
-        t->unpermute_heads = n;
-    }
-    return PM_OK;
-}
-
 static pm_status read_tensors(struct pm_source *s, struct gguf *g, size_t n, pm_error *err)
 {
     double align = 32;
@@ -364,10 +317,10 @@ static pm_status read_tensors(struct pm_source *s, struct gguf *g, size_t n, pm_
     for (size_t i = 0; i < n && !st; i++) st = read_tensor_info(g, &raw[i], err);
     l.start = pm_round_up(g->c.pos, l.align);
     if (!st && l.start > g->c.len) st = damaged(g, "its header", err);
-    for (size_t i = 0; i < n && !st; i++) st = add_tensor(s, &raw[i], &l, err);
+    for (size_t i = 0; i < n && !st; i++) st = add_tensor(s, &raw[i], g->kind, &l, err);
     free(raw);
     if (!st) st = check_overlap(s, err);
-    return st ? st : mark_permuted(s, g, err);
+    return st ? st : pm_gguf_arch_finish(g->kind, s, err);
 }
 
 /* Options that a config would name and here only tensors tell. */

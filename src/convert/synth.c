@@ -49,6 +49,7 @@ size_t pm_synth_list(const char **names, size_t max)
 struct synth {
     struct pm_writer writer;
     uint64_t rng;
+    double theta;
     uint8_t *block;     /* [BLOCK] */
 };
 
@@ -106,26 +107,22 @@ static pm_status put_linear(struct synth *s, const char *prefix, const struct pm
     return !st && l->bias ? put_vector(s, name, l->n, panels * PM_PANEL, 0, 0.5f, err) : st;
 }
 
-static pm_status put_layer(struct synth *s, uint32_t i, const struct pm_desc *d, pm_error *err)
+static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
 {
-    const struct pm_layer_desc *l = &d->layer[i];
-    char name[96];
-    pm_status st;
-#define NAME(t) (snprintf(name, sizeof name, "layers.%u." t, i), name)
-    if ((st = put_vector(s, NAME("attn.norm"), d->n_embd, d->n_embd, 1, 0.3f, err)) || (st = put_linear(s, NAME("attn.qkv"), &l->qkv, err)) ||
-        (l->qk_norm && (st = put_vector(s, NAME("attn.q_norm"), l->d_head, l->d_head, 1, 0.3f, err))) ||
-        (l->qk_norm && (st = put_vector(s, NAME("attn.k_norm"), l->d_head, l->d_head, 1, 0.3f, err))) || (st = put_linear(s, NAME("attn.o"), &l->o, err)) ||
-        (st = put_vector(s, NAME("ffn.norm"), d->n_embd, d->n_embd, 1, 0.3f, err)) || (st = put_linear(s, NAME("ffn.gate_up"), &l->gate_up, err)) ||
-        (st = put_linear(s, NAME("ffn.down"), &l->down, err)))
-        return st;
-#undef NAME
-    return PM_OK;
+    struct synth *s = ctx;
+    if (slot->linear) return put_linear(s, slot->name, slot->linear, err);
+    if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
+        return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.3f, err);
+    float inv_freq[PM_MAX_HEAD_DIM / 2];
+    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(s->theta, (double)i / slot->n));
+    return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
 static pm_status describe(const struct shape *sh, const pm_synth_params *p, const struct pm_dtype_choice *dtype, struct pm_desc *d, pm_error *err)
 {
     uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
-    *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .n_rot = sh->d_head, .norm_eps = sh->eps,
+    *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .norm_eps = sh->eps,
+                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->d_head, .scale = 1 } },
                            .has_weights = true, .tied = sh->tied, .bos_id = -1, .n_eos = 1 };
     d->eos_id[0] = (int32_t)sh->n_vocab - 1;
     d->name = pm_strndup(sh->name, strlen(sh->name), err);
@@ -134,7 +131,7 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
     d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
     for (uint32_t i = 0; i < d->n_layer; i++)
-        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .rope = true,
+        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
                                               .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q },
                                               .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff } };
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
@@ -142,18 +139,10 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
     return PM_OK;
 }
 
-static pm_status put_all(struct synth *s, const struct shape *sh, const struct pm_desc *d, const struct pm_buf *tokenizer, pm_error *err)
+static pm_status put_all(struct synth *s, const struct pm_desc *d, const struct pm_buf *tokenizer, pm_error *err)
 {
-    float inv_freq[PM_MAX_HEAD_DIM / 2];
-    for (uint32_t i = 0; i < d->n_rot / 2; i++) inv_freq[i] = (float)(1.0 / pm_pow(sh->theta, 2.0 * i / (double)d->n_rot));
-    pm_status st;
-    if ((st = pm_writer_put(&s->writer, "tokenizer", tokenizer->data, tokenizer->len, err)) ||
-        (st = pm_writer_put(&s->writer, "rope.inv_freq", inv_freq, d->n_rot / 2 * sizeof(float), err)) || (!d->tied && (st = put_linear(s, "embed", &d->embed, err))))
-        return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = put_layer(s, i, d, err))) return st;
-    if ((st = put_vector(s, "norm", d->n_embd, d->n_embd, 1, 0.3f, err))) return st;
-    return put_linear(s, "head", &d->head, err);
+    pm_status st = pm_writer_put(&s->writer, "tokenizer", tokenizer->data, tokenizer->len, err);
+    return st ? st : pm_desc_walk(d, put_slot, s, err);
 }
 
 pm_status pm_synth(const pm_synth_params *p, pm_error *err)
@@ -180,13 +169,14 @@ pm_status pm_synth(const pm_synth_params *p, pm_error *err)
     s.block = st ? NULL : pm_calloc(1, BLOCK, err);
     if (!st && !s.block) st = PM_ERR_MEMORY;
     if (st) goto done;
+    s.theta = sh->theta;
     s.writer.provenance = provenance;
     s.writer.on_progress = p->on_progress;
     s.writer.user = p->user;
     static const char chat[] = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
     s.writer.chat_template = chat;
     s.writer.chat_template_len = sizeof chat - 1;
-    if ((st = pm_writer_plan(&s.writer, &d, tokenizer.len, err)) || (st = pm_writer_begin(&s.writer, p->output, err)) || (st = put_all(&s, sh, &d, &tokenizer, err))) goto done;
+    if ((st = pm_writer_plan(&s.writer, &d, tokenizer.len, err)) || (st = pm_writer_begin(&s.writer, p->output, err)) || (st = put_all(&s, &d, &tokenizer, err))) goto done;
     st = pm_writer_finish(&s.writer, err);
 done:
     pm_writer_free(&s.writer);

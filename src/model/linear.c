@@ -15,7 +15,7 @@
 /* ---- scratch ---- */
 
 struct sizes {
-    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, kp_max, scales_max;
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, kp_max, scales_max;
 };
 
 static void see(struct sizes *s, const struct pm_linear_desc *l)
@@ -27,16 +27,17 @@ static void see(struct sizes *s, const struct pm_linear_desc *l)
 
 static struct sizes sizes_of(const struct pm_desc *d)
 {
-    struct sizes s = { .ld_embd = pm_round_up(d->n_embd, 16), .ld_rot = pm_round_up(pm_max_size(d->n_rot / 2, 1), 16), .scales_max = 1 };
+    struct sizes s = { .ld_embd = pm_round_up(d->n_embd, 16), .n_rope = d->n_rope, .scales_max = 1 };
+    for (uint32_t i = 0; i < d->n_rope; i++) s.ld_rot = pm_max_size(s.ld_rot, pm_round_up(d->rope[i].n_rot / 2, 16));
     for (uint32_t i = 0; i < d->n_layer; i++) {
-        const struct pm_layer_desc *l = &d->layer[i];
+        struct pm_layer_desc *l = &d->layer[i];
         s.ld_qkv = pm_max_size(s.ld_qkv, pm_round_up(l->qkv.n, 16));
         s.ld_att = pm_max_size(s.ld_att, pm_round_up(l->o.k, 16));
         s.ld_ff = pm_max_size(s.ld_ff, pm_round_up(l->gate_up.n, 16));
-        see(&s, &l->qkv);
-        see(&s, &l->o);
-        see(&s, &l->gate_up);
-        see(&s, &l->down);
+        for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
+            const struct pm_linear_desc *linear = pm_layer_linear(l, (enum pm_slot_id)id);
+            if (linear) see(&s, linear);    /* one that the layer does not have is all zero */
+        }
     }
     see(&s, &d->head);
     return s;
@@ -44,7 +45,7 @@ static struct sizes sizes_of(const struct pm_desc *d)
 
 static size_t bytes_for(const struct sizes *s, size_t m)
 {
-    size_t floats = 3 * s->ld_embd + s->ld_qkv + s->ld_att + s->ld_ff + 2 * s->ld_rot + 2 * s->scales_max;
+    size_t floats = 3 * s->ld_embd + s->ld_qkv + s->ld_att + s->ld_ff + 2 * s->n_rope * s->ld_rot + 2 * s->scales_max;
     return m * (floats * sizeof(float) + 2 * s->kp_max) + 16 * 64;
 }
 
@@ -58,7 +59,7 @@ size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m)
 pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, pm_error *err)
 {
     struct sizes s = sizes_of(d);
-    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_rot, e->kp_max, e->scales_max };
+    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_rot, e->n_rope, e->kp_max, e->scales_max };
     if (m <= e->m_cap && memcmp(&s, &have, sizeof s) == 0) return PM_OK;
     size_t bytes;
     if (!pm_size_mul(m, bytes_for(&s, 1), &bytes)) return pm_fail(err, PM_ERR_LIMIT, "scratch for %zu tokens does not fit into memory addresses", m);
@@ -67,15 +68,15 @@ pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, 
     pm_status st = pm_arena_init(&e->arena, bytes_for(&s, m), err);
     if (st) return st;
     struct pm_arena *a = &e->arena;
-    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_rot = s.ld_rot, e->kp_max = s.kp_max, e->scales_max = s.scales_max;
+    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_rot = s.ld_rot, e->n_rope = s.n_rope, e->kp_max = s.kp_max, e->scales_max = s.scales_max;
     e->x = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->h = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->y = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->qkv = pm_arena_alloc(a, m * s.ld_qkv, sizeof(float));
     e->att = pm_arena_alloc(a, m * s.ld_att, sizeof(float));
     e->gate_up = pm_arena_alloc(a, m * s.ld_ff, sizeof(float));
-    e->cos = pm_arena_alloc(a, m * s.ld_rot, sizeof(float));
-    e->sin = pm_arena_alloc(a, m * s.ld_rot, sizeof(float));
+    e->cos = pm_arena_alloc(a, m * s.n_rope * s.ld_rot, sizeof(float));
+    e->sin = pm_arena_alloc(a, m * s.n_rope * s.ld_rot, sizeof(float));
     e->a = pm_arena_alloc(a, m, s.kp_max);
     e->a_lo = pm_arena_alloc(a, m, s.kp_max);
     e->a_scale = pm_arena_alloc(a, m * s.scales_max, sizeof(float));
@@ -101,6 +102,11 @@ void pm_exec_free(struct pm_exec *e)
 
 /* ---- a linear ---- */
 
+static bool is_norm(enum pm_prep p)
+{
+    return p == PM_PREP_RMS || p == PM_PREP_LAYER;
+}
+
 struct job {
     struct pm_exec *e;
     const struct pm_linear *l;
@@ -110,19 +116,32 @@ struct job {
     struct pm_gemm gemm;
 };
 
+void pm_pending_add(const struct pm_exec *e, const struct pm_pending *p, size_t t, size_t ldx, float *x, size_t n, float eps)
+{
+    const struct pm_kernels *k = &e->kern;
+    if (!p->y) return;
+    float *y = p->y + t * ldx;
+    if (p->post_norm) k->rmsnorm(y, y, p->post_norm, n, eps);
+    k->add(x, y, n);
+    if (p->y2) k->add(x, p->y2 + t * ldx, n);
+}
+
 static float *prepare_row(const struct job *j, size_t t)
 {
     const struct pm_kernels *k = &j->e->kern;
     const struct pm_input *in = j->in;
     size_t n = j->l->desc.k;
-    float *x = in->x + t * in->ldx;
-    if (in->prep == PM_PREP_NORM) {
-        float *out = in->out + t * in->ldx;
-        k->rmsnorm(out, x, in->norm, n, in->eps);
-        return out;
+    float *x = in->x + t * in->ldx, *out = is_norm(in->prep) ? in->out + t * in->ldx : x;
+    pm_pending_add(j->e, &in->pending, t, in->ldx, x, n, in->eps);
+    switch (in->prep) {
+    case PM_PREP_RMS: k->rmsnorm(out, x, in->norm, n, in->eps); break;
+    case PM_PREP_LAYER: k->layernorm(out, x, in->norm, in->norm_bias, n, in->eps); break;
+    case PM_PREP_SWIGLU: k->swiglu(x, x, x + n, n); break;
+    case PM_PREP_GEGLU: k->geglu(x, x, x + n, n); break;
+    case PM_PREP_GELU: k->gelu(x, x, n); break;
+    case PM_PREP_NONE: break;
     }
-    if (in->prep == PM_PREP_SWIGLU) k->swiglu(x, x, x + n, n);
-    return x;
+    return out;
 }
 
 static void rotate_and_pack(const struct job *j, size_t t, float *x)
@@ -156,7 +175,7 @@ static void pack_only(void *ctx, size_t chunk, int worker)
 {
     (void)worker;
     const struct job *j = ctx;
-    float *rows = j->in->prep == PM_PREP_NORM ? j->in->out : j->in->x;
+    float *rows = is_norm(j->in->prep) ? j->in->out : j->in->x;
     for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, rows + t * j->in->ldx);
 }
 
@@ -177,16 +196,17 @@ static void multiply_chunk(void *ctx, size_t chunk, int worker)
 /* Chunks per thread: enough that a slow core does not hold up the others at the end. */
 #define CHUNKS_PER_THREAD 8
 
-static void run_chunks(struct job *j, pm_pool_fn fn, size_t n, size_t align)
+static void run_chunks(struct job *j, const char *name, pm_pool_fn fn, size_t n, size_t align)
 {
     size_t threads = (size_t)pm_pool_threads(j->e->pool);
     j->per_chunk = pm_round_up(pm_max_size(1, n / (threads * CHUNKS_PER_THREAD)), align);
     if (threads == 1) j->per_chunk = n;
+    pm_pool_name(j->e->pool, name);
     pm_pool_run(j->e->pool, fn, j, (n + j->per_chunk - 1) / j->per_chunk);
 }
 
 void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struct pm_input *in, size_t m, float *y, size_t ldy, uint32_t layer,
-                       enum pm_which which)
+                       enum pm_slot_id id)
 {
     const struct pm_linear_desc *d = &l->desc;
     struct job j = { .e = e, .l = l, .in = in, .m = m, .n_panel = pm_linear_panels(d) };
@@ -196,17 +216,17 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
         j.n_scale = pm_units(kp, PM_ACT_UNIT);
         j.n_sum = pm_units(kp, pm_sum_unit_w4(d->group));
     }
-    float *rows = in->prep == PM_PREP_NORM ? in->out : in->x;
+    float *rows = is_norm(in->prep) ? in->out : in->x;
     j.gemm = (struct pm_gemm){ .w = l->w, .w_scale = l->scale, .bias = l->bias, .a = e->a, .a_lo = e->a_lo, .a_scale = e->a_scale, .a_sum = e->a_sum, .x = rows,
                                .ldx = in->ldx, .y = y, .ldy = ldy, .m = m, .k = d->k, .kp = kp, .group = d->group };
     if (e->observe) {
-        run_chunks(&j, prepare_only, m, 1);
-        e->observe(e->observe_ctx, layer, which, rows, m, d->k, in->ldx);
-        run_chunks(&j, pack_only, m, 1);
+        run_chunks(&j, "prepare", prepare_only, m, 1);
+        e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
+        run_chunks(&j, "prepare", pack_only, m, 1);
     } else {
-        run_chunks(&j, prepare_chunk, m, 1);
+        run_chunks(&j, "prepare", prepare_chunk, m, 1);
     }
-    run_chunks(&j, multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
+    run_chunks(&j, pm_slot_title(id), multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
 }
 
 /* ---- the embedding table ---- */

@@ -49,6 +49,12 @@ run bench "$T/w8a8.pumice" -p 16 -n 4 -r 2; rc 0; no_err
 n=$((n + 1)); grep -qE '^[0-9]+ threads; int8 dot peak [0-9.]+ TOPS, FMA peak [0-9]+ GFLOPS, memory read [0-9.]+ GB/s, measured in this run; median of 2$' "$T/out" || wrong "the first line reads otherwise"
 is "$(sed -n 2p "$T/out")" "model              dtype       seqlen    new  TTFT (ms)  tokens/s  prefill/s      MiB   prefill    decode"
 n=$((n + 1)); grep -qE '^tiny +w8a8 +16 +4 +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ % +[0-9.]+ %$' "$T/out" || wrong "the row reads otherwise"
+run bench "$T/w8a8.pumice" -p 16 -n 4 -r 1 --profile --trace "$T/trace.json"; rc 0; no_err
+for part in "where the time goes: a prompt of 16 tokens (ms), and a token (us, mean of 4)" "  attn.qkv  " "  attention  " "  head  " "  waiting, handing " "  on the clock "; do out_has "$part"; done
+n=$((n + 1)); grep -q '"name": "ffn.down", "ph": "X", "pid": 1, "tid": 0, ' "$T/trace.json" || wrong "the trace reads otherwise"
+is "$(head -n 1 "$T/trace.json")$(tail -n 1 "$T/trace.json")" '{"traceEvents": []}'
+fails 2 "--trace goes with --profile and one file" bench "$T/w8a8.pumice" --trace "$T/t"
+fails 2 "--profile prints a table of its own" bench "$T/w8a8.pumice" --profile --json
 run bench "$T/w8a8.pumice" "$T/f16.pumice" -p 16 -n 4 -r 1 --markdown --threads 1; rc 0; no_err
 out_has "1 threads; "
 out_has "| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |"

@@ -77,7 +77,7 @@ static void test_token_loop(void **state)
     };
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
         long at[3] = { 0 };
-        pm_generate_params p = { .max_tokens = 50, .sampling = sampling[i], .stop = stop, .n_stop = 1, .ignore_eos = true, .on_token = count_token, .user = at };
+        pm_generate_params p = { .max_tokens = 50, .sampling = sampling[i], .stop = stop, .n_stop = 1, .ignore_eos = true, .speculate = i % 2 ? 15 : 0, .on_token = count_token, .user = at };
         assert_int_equal(pm_session_generate(s, &p, NULL, &err), PM_OK);
         assert_true(at[0] >= 50);
         assert_int_equal(at[1], at[2]);

@@ -1,10 +1,12 @@
 /* The base room: UTF-8, sizes, buffers, elementary functions, SHA-256, the pool. */
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdatomic.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -163,11 +165,41 @@ static void test_pool(void **state)
     assert_int_equal(pm_pool_create(0, 0, &pool, &err), PM_ERR_ARGUMENT);
 }
 
+static volatile sig_atomic_t n_signals;
+static void on_signal(int sig)
+{
+    (void)sig;
+    n_signals++;
+}
+
+/* A signal that the host blocks stays pending until the host takes it: no worker does. */
+static void test_pool_signals(void **state)
+{
+    (void)state;
+    struct pm_pool *pool;
+    pm_error err = { 0 };
+    sigset_t usr, before, pending;
+    struct sigaction sa = { .sa_handler = on_signal };
+    assert_int_equal(pm_pool_create(4, 0, &pool, &err), PM_OK);
+    sigaction(SIGUSR1, &sa, NULL);
+    sigemptyset(&usr);
+    sigaddset(&usr, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &usr, &before);
+    kill(getpid(), SIGUSR1);
+    usleep(20000);
+    assert_int_equal(n_signals, 0);
+    sigpending(&pending);
+    assert_true(sigismember(&pending, SIGUSR1));
+    sigprocmask(SIG_SETMASK, &before, NULL);
+    assert_int_equal(n_signals, 1);
+    pm_pool_free(pool);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_utf8), cmocka_unit_test(test_expf), cmocka_unit_test(test_double_functions), cmocka_unit_test(test_half),
-        cmocka_unit_test(test_sha256), cmocka_unit_test(test_sizes_and_buf), cmocka_unit_test(test_pool),
+        cmocka_unit_test(test_sha256), cmocka_unit_test(test_sizes_and_buf), cmocka_unit_test(test_pool), cmocka_unit_test(test_pool_signals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

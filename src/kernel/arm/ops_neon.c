@@ -22,8 +22,13 @@ void pm_fill_ops_neon(struct pm_kernels *k)
     k->quant_q16 = quant_q16_neon;
     k->hadamard = hadamard_neon;
     k->rmsnorm = rmsnorm_neon;
+    k->layernorm = layernorm_neon;
     k->rope = rope_neon;
     k->swiglu = swiglu_neon;
+    k->gelu = gelu_neon;
+    k->geglu = geglu_neon;
+    k->relu2 = relu2_neon;
+    k->softcap = softcap_neon;
     k->add = add_neon;
     k->kv_put = kv_put_neon;
     k->attend = attend_neon;

@@ -22,8 +22,13 @@ void pm_fill_ops_avx2(struct pm_kernels *k)
     k->quant_q16 = quant_q16_avx2;
     k->hadamard = hadamard_avx2;
     k->rmsnorm = rmsnorm_avx2;
+    k->layernorm = layernorm_avx2;
     k->rope = rope_avx2;
     k->swiglu = swiglu_avx2;
+    k->gelu = gelu_avx2;
+    k->geglu = geglu_avx2;
+    k->relu2 = relu2_avx2;
+    k->softcap = softcap_avx2;
     k->add = add_avx2;
     k->kv_put = kv_put_avx2;
     k->attend = attend_avx2;

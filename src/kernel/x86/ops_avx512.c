@@ -22,8 +22,13 @@ void pm_fill_ops_avx512(struct pm_kernels *k)
     k->quant_q16 = quant_q16_avx512;
     k->hadamard = hadamard_avx512;
     k->rmsnorm = rmsnorm_avx512;
+    k->layernorm = layernorm_avx512;
     k->rope = rope_avx512;
     k->swiglu = swiglu_avx512;
+    k->gelu = gelu_avx512;
+    k->geglu = geglu_avx512;
+    k->relu2 = relu2_avx512;
+    k->softcap = softcap_avx512;
     k->add = add_avx512;
     k->kv_put = kv_put_avx512;
     k->attend = attend_avx512;
