@@ -323,7 +323,7 @@ static void test_config_nonsense(void **state)
         { true, "rope_parameters", "{\"rope_type\": 3}", PM_ERR_FORMAT, "rope_parameters: field \"rope_type\"" },
         { true, "rope_parameters", "{\"rope_type\": \"yarn\"}", PM_ERR_UNSUPPORTED, "rope_parameters: field \"rope_type\" is \"yarn\"" },
         { false, "rope_scaling", "3", PM_ERR_FORMAT, "field \"rope_scaling\" must be an object" },
-        { false, "rope_scaling", "{\"type\": \"dynamic\", \"factor\": 2}", PM_ERR_UNSUPPORTED, "rope_scaling: field \"rope_type\" is \"dynamic\"" },
+        { false, "rope_scaling", "{\"type\": \"yarn\", \"factor\": 2}", PM_ERR_UNSUPPORTED, "rope_scaling: field \"rope_type\" is \"yarn\"" },
         { false, "rope_scaling", "{\"type\": \"linear\"}", PM_ERR_MISSING, "rope_scaling: field \"factor\" is missing" },
         { false, "rope_scaling", "{\"type\": \"linear\", \"factor\": 0}", PM_ERR_LIMIT, "field \"factor\" is 0" },
         { false, "rope_scaling", "{\"type\": \"linear\", \"factor\": -2}", PM_ERR_LIMIT, "field \"factor\" is -2" },

@@ -246,7 +246,7 @@ static void test_refused(void **state)
         { "gemma2", "{\"layer_types\": [\"full_attention\", \"full_attention\", \"chunked_attention\"]}", NULL, "field \"layer_types\" has \"chunked_attention\" at 2" },
         { "gemma2", "{\"use_bidirectional_attention\": true}", NULL, "field \"use_bidirectional_attention\"" },
         { "gemma3", "{\"layer_types\": null, \"sliding_window_pattern\": 0}", NULL, "field \"sliding_window_pattern\"" },
-        { "gemma3", "{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"spiral\", \"rope_theta\": 1e6}}}", NULL, "rope scaling \"spiral\" is not supported" },
+        { "gemma3", "{\"rope_parameters\": {\"full_attention\": {\"rope_type\": \"spiral\", \"rope_theta\": 1e6}}}", NULL, "is \"spiral\", a scaling that is not supported" },
         { "gemma3", "{\"rope_parameters\": {\"sliding_attention\": {\"rope_type\": \"linear\", \"factor\": 2}}}", NULL, "sliding_attention: field \"rope_type\" is \"linear\"" },
         { "gemma3", "{\"rope_parameters\": {\"sliding_attention\": {\"rope_type\": \"default\", \"rope_theta\": -1}}}", NULL, "field \"rope_local_base_freq\" is -1" },
         { "smollm3", "{\"no_rope_layers\": [1, 1]}", NULL, "field \"no_rope_layers\" has 2 entries" },
