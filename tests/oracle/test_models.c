@@ -115,6 +115,8 @@ static int on_logits(void *user, size_t position, const float *got, size_t n)
 /* Where the session's context decides about a rope, the goldens hold for one context: the prompt's length, as the official code has it. */
 static const struct { const char *name; size_t n_ctx, n_short; } ropes[] = {
     { "phi3-long", LENGTH, 48 },
+    { "internlm2", LENGTH, 48 },
+    { "telechat2", LENGTH, 32 },
 };
 enum { N_ROPES = sizeof ropes / sizeof *ropes };
 
@@ -187,11 +189,16 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "qwen2-tied", { 0.0071, 0.4, 0.6 } },
     { "qwen3", { 0.0047, 0.22, 0.34 } },
     { "phi3-window", { 0.0017, 0.098, 0.12 } },
-    { "phi3-long", { 0.0011, 0.041, 0.065 } },
-    { "gemma", { 0.00016, 0.01, 0.011 } },
-    { "gemma2", { 0.0009, 0.065, 0.065 } },
+    { "phi3-long", { 0.00047, 0.053, 0.06 } },
+    { "internlm2", { 0.0014, 0.078, 0.078 } },
+    { "telechat2", { 0.0015, 0.098, 0.098 } },
+    { "chatglm3", { 0.0026, 0.18, 0.25 } },
+    { "minicpm", { 0.003, 0.18, 0.22 } },
+    { "minicpm4", { 0.0016, 0.15, 0.15 } },
+    { "gemma", { 0.00023, 0.015, 0.015 } },
+    { "gemma2", { 0.00098, 0.065, 0.065 } },
     { "gemma3", { 0.0017, 0.19, 0.19 } },
-    { "smollm3", { 0.023, 1, 1 } },
+    { "smollm3", { 0.014, 1.04, 1.04 } },
     { "phi2", { 0.00096, 0.076, 0.085 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
@@ -245,15 +252,27 @@ static void copy_edited(const char *name, const char *from, const char *to)
     }
 }
 
-/* The goldens see a window that is one key too narrow or too wide. */
-static void test_window_boundary(void **state)
+/* What the goldens must see: each edit of config.json moves the logits far beyond the bound. */
+static void test_edited_configs(void **state)
 {
     (void)state;
-    static const char *const wrong[] = { "\"sliding_window\": 12", "\"sliding_window\": 14" };
-    for (size_t i = 0; i < 2; i++) {
-        copy_edited("phi3-window", "\"sliding_window\": 13", wrong[i]);
-        struct compare c = run(scratch, "phi3-window", "f16", PM_ROTATE_AUTO, PM_KV_F32, 2e-3);
-        print_message("phi3-window with %s: difference %.1e of the largest logit\n", wrong[i], c.max_diff / c.max_logit);
+    static const struct { const char *name, *from, *to; } edits[] = {
+        { "phi3-window", "\"sliding_window\": 13", "\"sliding_window\": 12" },
+        { "phi3-window", "\"sliding_window\": 13", "\"sliding_window\": 14" },
+        { "phi3-long", "\"original_max_position_embeddings\": 64", "\"original_max_position_embeddings\": 32" },
+        { "internlm2", "\"factor\": 2.0", "\"factor\": 4.0" },
+        { "telechat2", "\"training_seqlen\": 32", "\"training_seqlen\": 64" },
+        { "telechat2", "\"base_seqlen\": 16", "\"base_seqlen\": 32" },
+        { "chatglm3", "\"rope_ratio\": 50", "\"rope_ratio\": 1" },
+        { "minicpm", "\"scale_emb\": 1.5", "\"scale_emb\": 1" },
+        { "minicpm", "\"scale_depth\": 1.4", "\"scale_depth\": 1" },
+        { "minicpm", "\"dim_model_base\": 32", "\"dim_model_base\": 64" },
+        { "minicpm4", "\"dim_model_base\": 16", "\"mup\": 16" },
+    };
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        copy_edited(edits[i].name, edits[i].from, edits[i].to);
+        struct compare c = run(scratch, edits[i].name, "f16", PM_ROTATE_AUTO, PM_KV_F32, 2e-3);
+        print_message("%s with %s: difference %.1e of the largest logit\n", edits[i].name, edits[i].to, c.max_diff / c.max_logit);
         assert_true(c.max_diff > 2e-2 * c.max_logit);
     }
 }
@@ -354,7 +373,7 @@ static int drop_scratch(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_both_sides_of_ropes), cmocka_unit_test(test_window_boundary), cmocka_unit_test(test_quantised),
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_both_sides_of_ropes), cmocka_unit_test(test_edited_configs), cmocka_unit_test(test_quantised),
                                         cmocka_unit_test(test_group_128), cmocka_unit_test(test_outliers) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

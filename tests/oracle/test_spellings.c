@@ -274,6 +274,8 @@ static const struct edit gguf_files[] = {
     { "smollm3", "{}" },
     { "phi2", "{}" },
     { "phi3-long", "{\"sliding_window\": 23}" },
+    { "minicpm4", "{}" },
+    { "chatglm3", "{}" },
 };
 
 static void test_gguf(void **state)
