@@ -21,7 +21,61 @@ struct shape {
     bool tied, qkv_bias, qk_norm;
     double theta;
     float eps;
+    uint32_t n_rot;                     /* 0: the whole head */
+    void (*differ)(struct pm_desc *d);  /* sets what is not Llama's, or NULL */
 };
+
+/* ---- what is not Llama's ---- */
+
+static void gemma(struct pm_desc *d)
+{
+    d->embed_scale = (float)sqrt((double)d->n_embd);
+    for (uint32_t i = 0; i < d->n_layer; i++) d->layer[i].act = PM_ACT_GELU;
+}
+
+static void gemma2(struct pm_desc *d)
+{
+    gemma(d);
+    d->logit_softcap = 30;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        d->layer[i].post_norms = true;
+        d->layer[i].attn_softcap = 50;
+        d->layer[i].window = i % 2 ? 0 : 4096;
+    }
+}
+
+static void gemma3(struct pm_desc *d)
+{
+    gemma(d);
+    d->n_rope = 2;
+    d->rope[1] = d->rope[0];
+    d->rope[1].theta = 1e4;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        bool window = (i + 1) % 6 != 0;
+        d->layer[i].post_norms = true;
+        d->layer[i].window = window ? 512 : 0;
+        d->layer[i].rope = window;
+    }
+}
+
+static void phi2(struct pm_desc *d)
+{
+    d->norm = PM_NORM_LAYER;
+    d->head.bias = true;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        struct pm_layer_desc *l = &d->layer[i];
+        l->parallel = true;
+        l->ffn = PM_FFN_MLP;
+        l->act = PM_ACT_GELU;
+        l->gate_up.n = l->n_ff;
+        l->qkv.bias = l->o.bias = l->gate_up.bias = l->down.bias = true;
+    }
+}
+
+static void smollm3(struct pm_desc *d)
+{
+    for (uint32_t i = 3; i < d->n_layer; i += 4) d->layer[i].rope = -1;
+}
 
 /* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
 static const struct shape shapes[] = {
@@ -36,6 +90,11 @@ static const struct shape shapes[] = {
     { "llama-3.2-1b", 2048, 16, 32, 8, 64, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3.2-3b", 3072, 28, 24, 8, 128, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3-8b", 4096, 32, 32, 8, 128, 14336, 128256, 8192, false, false, false, 5e5, 1e-5f },
+    { "gemma-2b", 2048, 18, 8, 1, 256, 16384, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma },
+    { "gemma2-2b", 2304, 26, 8, 4, 256, 9216, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma2 },
+    { "gemma3-1b", 1152, 26, 4, 1, 256, 6912, 262144, 32768, true, false, true, 1e6, 1e-6f, .differ = gemma3 },
+    { "smollm3-3b", 2048, 36, 16, 4, 128, 11008, 128256, 65536, true, false, false, 5e6, 1e-6f, .differ = smollm3 },
+    { "phi-2", 2560, 32, 32, 32, 80, 10240, 51200, 2048, false, true, false, 1e4, 1e-5f, .n_rot = 32, .differ = phi2 },
 };
 #define N_SHAPE (sizeof shapes / sizeof *shapes)
 #define BLOCK (4u << 20)
@@ -49,7 +108,7 @@ size_t pm_synth_list(const char **names, size_t max)
 struct synth {
     struct pm_writer writer;
     uint64_t rng;
-    double theta;
+    const struct pm_desc *desc;
     uint8_t *block;     /* [BLOCK] */
 };
 
@@ -114,7 +173,7 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
         return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.3f, err);
     float inv_freq[PM_MAX_HEAD_DIM / 2];
-    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(s->theta, (double)i / slot->n));
+    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(s->desc->rope[slot->index].theta, (double)i / slot->n));
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
@@ -122,7 +181,7 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
 {
     uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
     *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .norm_eps = sh->eps,
-                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->d_head, .scale = 1 } },
+                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->n_rot ? sh->n_rot : sh->d_head, .scale = 1, .theta = sh->theta } },
                            .has_weights = true, .tied = sh->tied, .bos_id = -1, .n_eos = 1 };
     d->eos_id[0] = (int32_t)sh->n_vocab - 1;
     d->name = pm_strndup(sh->name, strlen(sh->name), err);
@@ -135,6 +194,7 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
                                               .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q },
                                               .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff } };
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
+    if (sh->differ) sh->differ(d);
     pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
     return PM_OK;
 }
@@ -169,7 +229,7 @@ pm_status pm_synth(const pm_synth_params *p, pm_error *err)
     s.block = st ? NULL : pm_calloc(1, BLOCK, err);
     if (!st && !s.block) st = PM_ERR_MEMORY;
     if (st) goto done;
-    s.theta = sh->theta;
+    s.desc = &d;
     s.writer.provenance = provenance;
     s.writer.on_progress = p->on_progress;
     s.writer.user = p->user;
