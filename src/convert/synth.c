@@ -27,7 +27,60 @@ struct shape {
     uint32_t window;
     struct pm_rope_desc rope;   /* kind, switch_ctx, factor, scale (0: 1); the rest follows */
     float embed_scale;          /* 0: 1 */
+    void (*differ)(struct pm_desc *d);  /* sets what is not Llama's, or NULL */
 };
+
+/* ---- what is not Llama's ---- */
+
+static void gemma(struct pm_desc *d)
+{
+    d->embed_scale = (float)sqrt((double)d->n_embd);
+    for (uint32_t i = 0; i < d->n_layer; i++) d->layer[i].act = PM_ACT_GELU;
+}
+
+static void gemma2(struct pm_desc *d)
+{
+    gemma(d);
+    d->logit_softcap = 30;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        d->layer[i].post_norms = true;
+        d->layer[i].attn_softcap = 50;
+        d->layer[i].window = i % 2 ? 0 : 4096;
+    }
+}
+
+static void gemma3(struct pm_desc *d)
+{
+    gemma(d);
+    d->n_rope = 2;
+    d->rope[1] = d->rope[0];
+    d->rope[1].theta = 1e4;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        bool window = (i + 1) % 6 != 0;
+        d->layer[i].post_norms = true;
+        d->layer[i].window = window ? 512 : 0;
+        d->layer[i].rope = window;
+    }
+}
+
+static void phi2(struct pm_desc *d)
+{
+    d->norm = PM_NORM_LAYER;
+    d->head.bias = true;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        struct pm_layer_desc *l = &d->layer[i];
+        l->parallel = true;
+        l->ffn = PM_FFN_MLP;
+        l->act = PM_ACT_GELU;
+        l->gate_up.n = l->n_ff;
+        l->qkv.bias = l->o.bias = l->gate_up.bias = l->down.bias = true;
+    }
+}
+
+static void smollm3(struct pm_desc *d)
+{
+    for (uint32_t i = 3; i < d->n_layer; i += 4) d->layer[i].rope = -1;
+}
 
 /* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
 static const struct shape shapes[] = {
@@ -51,6 +104,11 @@ static const struct shape shapes[] = {
     { "phi3-3.8b-128k", 3072, 32, 32, 32, 96, 8192, 32064, 131072, false, false, false, 1e4, 1e-5f,
       .rope = { PM_ROPE_LONG, .switch_ctx = 4096, .scale = 1.19023807f, .long_scale = 1.19023807f } },
     { "chatglm3-6b", 4096, 28, 32, 2, 128, 13696, 65024, 8192, false, true, false, 1e4, 1e-5f, .n_rot = 64 },
+    { "gemma-2b", 2048, 18, 8, 1, 256, 16384, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma },
+    { "gemma2-2b", 2304, 26, 8, 4, 256, 9216, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma2 },
+    { "gemma3-1b", 1152, 26, 4, 1, 256, 6912, 262144, 32768, true, false, true, 1e6, 1e-6f, .differ = gemma3 },
+    { "smollm3-3b", 2048, 36, 16, 4, 128, 11008, 128256, 65536, true, false, false, 5e6, 1e-6f, .differ = smollm3 },
+    { "phi-2", 2560, 32, 32, 32, 80, 10240, 51200, 2048, false, true, false, 1e4, 1e-5f, .n_rot = 32, .differ = phi2 },
     /* every option of the above at once */
     { "tiny-options", 96, 3, 6, 2, 24, 200, 515, 512, false, true, false, 1e4, 1e-6f, .o_bias = true, .down_bias = true, .n_rot = 12, .window = 40,
       .rope = { PM_ROPE_LONG, .switch_ctx = 64, .scale = 1.1f, .long_scale = 1.2f }, .embed_scale = 3 },
@@ -67,7 +125,7 @@ size_t pm_synth_list(const char **names, size_t max)
 struct synth {
     struct pm_writer writer;
     uint64_t rng;
-    double theta;
+    const struct pm_desc *desc;
     uint8_t *block;     /* [BLOCK] */
 };
 
@@ -133,7 +191,7 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
         return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.3f, err);
     float inv_freq[PM_MAX_HEAD_DIM / 2];
     double stretch = slot->id == PM_SLOT_rope_long ? 32 : 1;
-    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / (stretch * pm_pow(s->theta, (double)i / slot->n)));
+    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / (stretch * pm_pow(s->desc->rope[slot->index].theta, (double)i / slot->n)));
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
@@ -157,6 +215,7 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
                                               .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q, .bias = sh->o_bias },
                                               .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff, .bias = sh->down_bias } };
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
+    if (sh->differ) sh->differ(d);
     pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
     return PM_OK;
 }
@@ -192,7 +251,7 @@ pm_status pm_synth(const pm_synth_params *p, pm_error *err)
     s.block = st ? NULL : pm_calloc(1, BLOCK, err);
     if (!st && !s.block) st = PM_ERR_MEMORY;
     if (st) goto done;
-    s.theta = sh->theta;
+    s.desc = &d;
     s.writer.provenance = provenance;
     s.writer.on_progress = p->on_progress;
     s.writer.user = p->user;

@@ -293,7 +293,6 @@ static void test_config_nonsense(void **state)
         { true, "hidden_act", "\"gelu\"", PM_ERR_UNSUPPORTED, "field \"hidden_act\" is \"gelu\"" },
         { true, "hidden_act", "3", PM_ERR_FORMAT, "field \"hidden_act\" must be a string" },
         { true, "hidden_act", "\"si\\u0000lu\"", PM_ERR_FORMAT, "field \"hidden_act\"" },
-        { true, "hidden_size", "99999999999999999999999", PM_ERR_LIMIT, "field \"hidden_size\" is 1e+23" },
         { true, "partial_rotary_factor", "1.5", PM_ERR_LIMIT, "field \"partial_rotary_factor\" is 1.5" },
         { true, "sliding_window", "64", PM_ERR_UNSUPPORTED, "field \"sliding_window\" is 64" },
         { true, "sliding_window", "-64", PM_ERR_LIMIT, "field \"sliding_window\"" },

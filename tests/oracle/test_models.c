@@ -166,7 +166,7 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "gemma", { 0.00016, 0.01, 0.011 } },
     { "gemma2", { 0.0009, 0.065, 0.065 } },
     { "gemma3", { 0.0017, 0.19, 0.19 } },
-    { "smollm3", { 0.023, 1, 1 } },
+    { "smollm3", { 0.014, 1.04, 1.04 } },
     { "phi2", { 0.00096, 0.076, 0.085 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };

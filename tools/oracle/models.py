@@ -27,7 +27,7 @@ VOCAB, LENGTH = 288, 80
 SHAPE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
              tie_word_embeddings=False, bos_token_id=None, eos_token_id=VOCAB - 1)
 LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
-SMALL = dict(SHAPE, vocab_size=269, hidden_size=32, intermediate_size=40, tie_word_embeddings=True, eos_token_id=268, pad_token_id=None)
+SMALL = dict(SHAPE, vocab_size=269, hidden_size=32, intermediate_size=24, tie_word_embeddings=True, eos_token_id=268, pad_token_id=None)
 PLAIN = dict(rope_type="default", rope_theta=10000.0)
 FUSED = dict(SHAPE, intermediate_size=72, vocab_size=269, eos_token_id=268, pad_token_id=0, rms_norm_eps=1e-5)
 
