@@ -44,25 +44,24 @@ static pm_status factors(const json_t *r, const char *key, uint32_t n, const flo
     return PM_OK;
 }
 
-/* Ding et al., LongRoPE, 2024; the magnitude sqrt(1 + ln(max/original) / ln(original)) as in transformers. */
+/* Ding et al., LongRoPE, 2024; the magnitude sqrt(1 + ln(factor) / ln(original)) as in transformers, where factor is max/original unless the config says it. */
 static pm_status longrope(const json_t *config, const json_t *r, struct pm_plan *p, uint32_t index, pm_error *err)
 {
     struct pm_rope_desc *d = &p->desc.rope[index];
     uint32_t n = d->n_rot / 2, original = 0;
-    double magnitude = 0;
+    double magnitude = 0, ratio = 0;
     pm_status st;
     if ((st = pm_json_opt_u32(config, "config.json", "original_max_position_embeddings", 2, PM_MAX_CTX, &original, err)) ||
         (st = pm_json_opt_u32(r, "rope_scaling", "original_max_position_embeddings", 2, PM_MAX_CTX, &original, err)) ||
-        (st = pm_json_opt_f64(r, "rope_scaling", "attention_factor", &magnitude, err)))
+        (st = pm_json_opt_f64(r, "rope_scaling", "factor", &ratio, err)) || (st = pm_json_opt_f64(r, "rope_scaling", "attention_factor", &magnitude, err)))
         return st;
     if (!original) original = p->desc.n_ctx_max;
     float *base = p->inv_freq[index];
     if ((st = factors(r, "long_factor", n, base, p->inv_freq_long[index], err)) || (st = factors(r, "short_factor", n, base, base, err))) return st;
-    double ratio = (double)p->desc.n_ctx_max / original;
+    if (!(ratio > 0)) ratio = (double)p->desc.n_ctx_max / original;
     if (!(magnitude > 0)) magnitude = ratio > 1 ? sqrt(1 + pm_log(ratio) / pm_log((double)original)) : 1;
     d->scale = d->long_scale = (float)magnitude;
-    bool same = memcmp(base, p->inv_freq_long[index], n * sizeof *base) == 0;
-    if (same || original >= p->desc.n_ctx_max) return PM_OK;
+    if (memcmp(base, p->inv_freq_long[index], n * sizeof *base) == 0) return PM_OK;
     d->kind = PM_ROPE_LONG;
     d->switch_ctx = original;
     return PM_OK;

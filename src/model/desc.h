@@ -97,7 +97,7 @@ struct pm_layer_desc {
  *   fixed:    inv_freq
  *   long:     inv_freq and scale up to switch_ctx, inv_freq_long and long_scale beyond (longrope's short and long factors)
  *   dynamic:  beyond switch_ctx theta is multiplied by alpha^(n_rot/(n_rot-2)), alpha = factor * ctx/switch_ctx - (factor - 1)
- *   doubling: beyond switch_ctx the same with alpha = 2^ceil(log2(ctx/switch_ctx) + 1) - 1, and cos and sin are multiplied by 0.1 ln(ctx/switch_ctx) + 1
+ *   doubling: beyond switch_ctx the same with alpha = 2^ceil(log2(factor * ctx/switch_ctx) + 1) - 1, and cos and sin are multiplied by 0.1 ln(ctx/switch_ctx) + 1
  */
 enum pm_rope_kind { PM_ROPE_FIXED, PM_ROPE_LONG, PM_ROPE_DYNAMIC, PM_ROPE_DOUBLING, PM_ROPE_COUNT };
 struct pm_rope_desc {

@@ -1,6 +1,6 @@
 /*
  * Owns: which frequencies a session uses, once, from the size of its context. desc.h has the kinds and their formulas.
- *   dynamic: NTK-aware scaling with a length (transformers' "dynamic"); doubling: TeleChat2's, which steps by powers of two.
+ *   dynamic: NTK-aware scaling with a length (transformers' "dynamic"); doubling: the same in steps of powers of two.
  */
 #include "base/detmath.h"
 #include "kernel/kernel.h"
@@ -19,7 +19,7 @@ static double next_doubling(double x)
 static void compute(const struct pm_rope_desc *d, uint32_t n_ctx, struct pm_rope *r, float *out)
 {
     double ratio = (double)n_ctx / (double)d->switch_ctx;
-    double alpha = d->kind == PM_ROPE_DYNAMIC ? d->factor * ratio - (d->factor - 1) : next_doubling(ratio) - 1;
+    double alpha = d->kind == PM_ROPE_DYNAMIC ? d->factor * ratio - (d->factor - 1) : next_doubling(d->factor * ratio) - 1;
     double theta = d->theta * pm_pow(alpha, (double)d->n_rot / (double)(d->n_rot - 2));
     for (uint32_t i = 0; i < d->n_rot / 2; i++) out[i] = (float)(1.0 / pm_pow(theta, 2.0 * i / (double)d->n_rot));
     if (d->kind == PM_ROPE_DOUBLING) r->scale *= (float)(0.1 * pm_log(ratio) + 1);

@@ -44,6 +44,14 @@ static pm_status refuse_extras(const json_t *c, const struct pm_dense *m, pm_err
     return PM_OK;
 }
 
+pm_status pm_dense_expect(const json_t *config, const char *key, bool want, pm_error *err)
+{
+    bool got = want;
+    pm_status st = pm_json_opt_bool(config, CONFIG, key, &got, err);
+    if (st || got == want) return st;
+    return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"%s\" is %s; this family is only known with %s", key, got ? "true" : "false", want ? "true" : "false");
+}
+
 /* A window over every layer, as Mistral, Phi-3 and (switched off) Qwen2 have it. */
 static pm_status read_window(const json_t *c, struct pm_dense *m, pm_error *err)
 {
@@ -271,7 +279,7 @@ pm_status pm_dense_plan(struct pm_source *s, const struct pm_dense *m, struct pm
                            .logit_softcap = m->logit_softcap, .n_rope = m->theta2 ? 2 : 1 };
     for (uint32_t i = 0; i < d->n_rope; i++) d->rope[i] = (struct pm_rope_desc){ .n_rot = m->n_rot, .scale = 1 };
     pm_status st;
-    if ((st = pm_plan_init(plan, m->family, &m->layer, err)) || (st = pm_plan_rope(s->config, m->keys.theta, plan, 0, err)) ||
+    if ((st = pm_plan_init(plan, m->family, &m->layer, err)) || (st = m->rope ? m->rope(s->config, plan, 0, err) : pm_plan_rope(s->config, m->keys.theta, plan, 0, err)) ||
         (st = gguf_factors(s, plan->inv_freq[0], m->n_rot / 2, err)) || (m->theta2 && (st = pm_plan_plain_rope(s->config, m->theta2, plan, 1, err))))
         return st;
     for (uint32_t i = 0; i < m->n_layer; i++)

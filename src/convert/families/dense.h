@@ -39,6 +39,8 @@ struct pm_dense {
     bool tied;                  /* when the checkpoint has no head of its own */
     struct pm_layer_desc layer; /* shape of every layer, without its linears */
     uint32_t n_rot;             /* of every rope */
+    /* Sets rope number r in place of pm_plan_rope, for families whose config tells it in another way, or NULL. */
+    pm_status (*rope)(const json_t *config, struct pm_plan *plan, uint32_t r, pm_error *err);
     const char *theta2;         /* field of the theta of a second, unscaled rope, or NULL */
     /* Changes what differs from layer to layer (window, rope), or NULL. */
     void (*each)(const json_t *config, uint32_t i, struct pm_layer_desc *l);
@@ -48,6 +50,8 @@ struct pm_dense {
 void pm_dense_defaults(struct pm_dense *m, const char *family);
 /* Reads what `keys` name, with the checks that every family needs; refuses what no field of pm_dense can express. */
 pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err);
+/* Refuses a switch of the config that is not `want`; absent is as wanted. */
+pm_status pm_dense_expect(const json_t *config, const char *key, bool want, pm_error *err);
 /* The plan: shapes of all tensors compared with the config, no tensor left over. */
 pm_status pm_dense_plan(struct pm_source *s, const struct pm_dense *m, struct pm_plan *plan, pm_error *err);
 

@@ -4,6 +4,7 @@
 
 #include "convert/families/dense.h"
 
-extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3;
+extern const struct pm_family pm_family_llama, pm_family_qwen2, pm_family_qwen3, pm_family_phi3, pm_family_internlm2, pm_family_telechat2, pm_family_chatglm3,
+    pm_family_minicpm;
 
 #endif

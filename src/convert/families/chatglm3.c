@@ -1,0 +1,52 @@
+/*
+ * ChatGLM3 (and 2): fused q|k|v with bias, fused gate|up, rope on the first half of each head in interleaved pairs, with theta 10000 * rope_ratio.
+ */
+#include "convert/families/families.h"
+
+static pm_status rope(const json_t *config, struct pm_plan *p, uint32_t r, pm_error *err)
+{
+    double ratio = 1;
+    pm_status st = pm_json_opt_f64(config, "config.json", "rope_ratio", &ratio, err);
+    if (st) return st;
+    if (!(ratio > 0 && ratio < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "config.json: field \"rope_ratio\" is %g; it must be positive", ratio);
+    json_t *scaled = json_pack("{s:f}", "theta", 10000 * ratio);
+    if (!scaled) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
+    st = pm_plan_plain_rope(scaled, "theta", p, r, err);
+    json_decref(scaled);
+    return st;
+}
+
+static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *err)
+{
+    struct pm_dense m;
+    const json_t *c = s->config;
+    bool grouped = false, qkv_bias = false, all_biases = false;
+    pm_status st;
+    if ((st = pm_dense_expect(c, "rmsnorm", true, err)) || (st = pm_dense_expect(c, "post_layer_norm", true, err)) || (st = pm_dense_expect(c, "original_rope", true, err)) ||
+        (st = pm_dense_expect(c, "apply_residual_connection_post_layernorm", false, err)) || (st = pm_json_opt_bool(c, "config.json", "multi_query_attention", &grouped, err)) ||
+        (st = pm_json_opt_bool(c, "config.json", "add_qkv_bias", &qkv_bias, err)) || (st = pm_json_opt_bool(c, "config.json", "add_bias_linear", &all_biases, err)))
+        return st;
+    pm_dense_defaults(&m, "chatglm3");
+    m.eps = 1e-5f;
+    m.fusion = PM_QKV_STACKED;
+    m.interleaved = true;
+    m.q_bias = m.kv_bias = qkv_bias || all_biases;
+    m.o_bias = m.gate_up_bias = m.down_bias = all_biases;
+    m.rope = rope;
+    m.keys = (struct pm_dense_keys){ "hidden_size", "num_layers", "num_attention_heads", grouped ? "multi_query_group_num" : NULL, "kv_channels", "ffn_hidden_size",
+                                     "padded_vocab_size", "seq_length", "layernorm_epsilon", "rope_theta", "hidden_act" };
+    m.names = (struct pm_dense_names){
+        .embed = "transformer.embedding.word_embeddings", .norm = "transformer.encoder.final_layernorm", .head = "transformer.output_layer",
+        .attn_norm = "transformer.encoder.layers.%u.input_layernorm", .qkv = "transformer.encoder.layers.%u.self_attention.query_key_value",
+        .o = "transformer.encoder.layers.%u.self_attention.dense", .ffn_norm = "transformer.encoder.layers.%u.post_attention_layernorm",
+        .gate_up = "transformer.encoder.layers.%u.mlp.dense_h_to_4h", .down = "transformer.encoder.layers.%u.mlp.dense_4h_to_h",
+    };
+    if ((st = pm_json_u32(c, "config.json", "kv_channels", 4, 4096, &m.n_rot, err))) return st;
+    m.n_rot /= 2;
+    st = pm_dense_read(s, &m, err);
+    return st ? st : pm_dense_plan(s, &m, plan, err);
+}
+
+static const char *const architectures[] = { "ChatGLMModel", "ChatGLMForConditionalGeneration", NULL };
+static const char *const gguf[] = { "chatglm", NULL };
+const struct pm_family pm_family_chatglm3 = { "chatglm3", architectures, gguf, describe };
