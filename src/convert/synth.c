@@ -21,6 +21,7 @@ struct shape {
     bool tied, qkv_bias, qk_norm;
     double theta;
     float eps;
+    struct pm_mla_desc mla;     /* of models with latent attention; n_kv is 1 and d_head d_nope + d_rope */
 };
 
 /* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
@@ -36,6 +37,8 @@ static const struct shape shapes[] = {
     { "llama-3.2-1b", 2048, 16, 32, 8, 64, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3.2-3b", 3072, 28, 24, 8, 128, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3-8b", 4096, 32, 32, 8, 128, 14336, 128256, 8192, false, false, false, 5e5, 1e-5f },
+    { "minicpm3-4b", 2560, 62, 40, 1, 96, 6400, 73448, 32768, true, false, false, 1e4, 1e-5f, { 768, 256, 64, 32, 64, 1e-6f } },
+    { "tiny-mla", 96, 3, 5, 1, 38, 200, 515, 512, true, false, false, 1e4, 1e-5f, { 40, 24, 20, 18, 12, 1e-6f } },
 };
 #define N_SHAPE (sizeof shapes / sizeof *shapes)
 #define BLOCK (4u << 20)
@@ -118,11 +121,24 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
+static void make_latent(struct pm_layer_desc *l, const struct shape *sh)
+{
+    const struct pm_mla_desc *m = &sh->mla;
+    l->mixer = PM_MIX_MLA;
+    l->mla = *m;
+    l->qkv = (struct pm_linear_desc){ 0 };
+    l->qkv_a = (struct pm_linear_desc){ .n = m->q_rank + m->kv_rank + m->d_rope, .k = sh->n_embd };
+    l->q_b = (struct pm_linear_desc){ .n = sh->n_head * sh->d_head, .k = m->q_rank };
+    l->k_up = (struct pm_linear_desc){ .n = sh->n_head * (uint32_t)pm_round_up(m->kv_rank, PM_PANEL), .k = m->d_nope };
+    l->v_up = (struct pm_linear_desc){ .n = sh->n_head * (uint32_t)pm_round_up(m->d_v, PM_PANEL), .k = m->kv_rank };
+    l->o.k = sh->n_head * m->d_v;
+}
+
 static pm_status describe(const struct shape *sh, const pm_synth_params *p, const struct pm_dtype_choice *dtype, struct pm_desc *d, pm_error *err)
 {
     uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
     *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .norm_eps = sh->eps,
-                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->d_head, .scale = 1 } },
+                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->mla.kv_rank ? sh->mla.d_rope : sh->d_head, .scale = 1 } },
                            .has_weights = true, .tied = sh->tied, .bos_id = -1, .n_eos = 1 };
     d->eos_id[0] = (int32_t)sh->n_vocab - 1;
     d->name = pm_strndup(sh->name, strlen(sh->name), err);
@@ -130,10 +146,12 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
     d->dtype = pm_strndup(dtype->name, strlen(dtype->name), err);
     d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
-    for (uint32_t i = 0; i < d->n_layer; i++)
+    for (uint32_t i = 0; i < d->n_layer; i++) {
         d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
                                               .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q },
                                               .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff } };
+        if (sh->mla.kv_rank) make_latent(&d->layer[i], sh);
+    }
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
     pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
     return PM_OK;
