@@ -5,7 +5,7 @@
  *
  * Idea: after this file the rest of the converter does not know that GGUF exists. Every count is compared with what the file can hold before it is used.
  */
-#include "convert/source.h"
+#include "convert/gguf_arch.h"
 
 #include "base/cursor.h"
 #include "base/mem.h"
@@ -32,6 +32,7 @@ struct gguf {
     size_t n_kv;
     const char *arch;
     size_t arch_len;
+    const struct pm_gguf_arch *kind;
 };
 
 static pm_status damaged(const struct gguf *g, const char *what, pm_error *err)
@@ -125,21 +126,22 @@ static pm_status put_number(struct pm_source *s, const struct kv *kv, const char
     return PM_OK;
 }
 
-static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error *err)
+static bool arch_number(const void *ctx, const char *suffix, double *out)
 {
-    static const struct { const char *arch, *class_name; } classes[] = { { "llama", "LlamaForCausalLM" }, { "qwen2", "Qwen2ForCausalLM" }, { "qwen3", "Qwen3ForCausalLM" } };
+    return number(find_arch(ctx, suffix), out);
+}
+
+static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
+{
     static const struct { const char *gguf, *hf; bool integer; } fields[] = {
         { "block_count", "num_hidden_layers", true }, { "embedding_length", "hidden_size", true }, { "feed_forward_length", "intermediate_size", true },
         { "attention.head_count", "num_attention_heads", true }, { "attention.head_count_kv", "num_key_value_heads", true },
         { "attention.key_length", "head_dim", true }, { "context_length", "max_position_embeddings", true }, { "rope.freq_base", "rope_theta", false },
         { "attention.layer_norm_rms_epsilon", "rms_norm_eps", false },
     };
-    const char *class_name = NULL;
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
-        if (g->arch_len == strlen(classes[i].arch) && memcmp(g->arch, classes[i].arch, g->arch_len) == 0) class_name = classes[i].class_name;
-    if (!class_name)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: architecture \"%.*s\" is not known; known are llama, qwen2, qwen3", (int)pm_min_size(g->arch_len, 40), g->arch);
-    s->config = json_pack("{s:[s], s:s}", "architectures", class_name, "source", "gguf");
+    pm_status found = pm_gguf_arch_find(g->arch, g->arch_len, &g->kind, err);
+    if (found) return found;
+    s->config = json_pack("{s:[s], s:s}", "architectures", pm_gguf_arch_class(g->kind), "source", "gguf");
     if (!s->config) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         pm_status st = put_number(s, find_arch(g, fields[i].gguf), fields[i].hf, fields[i].integer, err);
@@ -154,8 +156,9 @@ static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error
         if (number(find_arch(g, "rope.scaling.factor"), &factor)) json_object_set_new(r, "factor", json_real(factor));
         json_object_set_new(s->config, "rope_scaling", r);
     }
-    if (find_arch(g, "attention.sliding_window")) json_object_set_new(s->config, "sliding_window", json_integer(1));
-    return PM_OK;
+    double window = 0;
+    if (number(find_arch(g, "attention.sliding_window"), &window) && window >= 1 && window < 1e9) json_object_set_new(s->config, "sliding_window", json_integer((json_int_t)window));
+    return pm_gguf_arch_config(g->kind, &(struct pm_gguf_meta){ g, arch_number }, s->config, err);
 }
 
 /* ---- tensors ---- */
@@ -167,29 +170,6 @@ static bool row_type(uint32_t t, enum pm_row_type *out)
     if (t >= 31 || map[t] < 0) return false;
     *out = (enum pm_row_type)map[t];
     return true;
-}
-
-/* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; names that are not known stay as they are. */
-static void translate(const char *name, size_t len, char *out, size_t cap)
-{
-    static const struct { const char *gguf, *hf; } parts[] = {
-        { "attn_norm", "input_layernorm" },   { "attn_q", "self_attn.q_proj" }, { "attn_k", "self_attn.k_proj" }, { "attn_v", "self_attn.v_proj" },
-        { "attn_output", "self_attn.o_proj" }, { "attn_q_norm", "self_attn.q_norm" }, { "attn_k_norm", "self_attn.k_norm" },
-        { "ffn_norm", "post_attention_layernorm" }, { "ffn_gate", "mlp.gate_proj" }, { "ffn_up", "mlp.up_proj" }, { "ffn_down", "mlp.down_proj" },
-    };
-    static const struct { const char *gguf, *hf; } top[] = { { "token_embd.weight", "model.embed_tokens.weight" }, { "output_norm.weight", "model.norm.weight" },
-                                                             { "output.weight", "lm_head.weight" } };
-    snprintf(out, cap, "%.*s", (int)len, name);
-    for (size_t i = 0; i < sizeof top / sizeof *top; i++)
-        if (strcmp(out, top[i].gguf) == 0) {
-            snprintf(out, cap, "%s", top[i].hf);
-            return;
-        }
-    unsigned layer;
-    char part[64], kind[16];
-    if (sscanf(out, "blk.%5u.%63[a-z_].%15s", &layer, part, kind) != 3) return;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (strcmp(part, parts[i].gguf) == 0) snprintf(out, cap, "model.layers.%u.%s.%s", layer, parts[i].hf, kind);
 }
 
 struct raw_tensor { const char *name; size_t name_len; uint32_t n_dim, type; uint64_t dim[4], off; };
@@ -205,11 +185,11 @@ static pm_status read_tensor_info(struct gguf *g, struct raw_tensor *t, pm_error
     return g->c.bad ? damaged(g, "a tensor's entry", err) : PM_OK;
 }
 
-static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, size_t data_start, pm_error *err)
+static pm_status add_tensor(struct pm_source *s, const struct pm_gguf_arch *kind, const struct raw_tensor *r, size_t data_start, pm_error *err)
 {
     char name[160];
     struct pm_source_tensor t = { .map = &s->gguf };
-    translate(r->name, pm_min_size(r->name_len, 150), name, sizeof name);
+    pm_gguf_arch_name(kind, r->name, pm_min_size(r->name_len, 150), name, sizeof name);
     if (!row_type(r->type, &t.type))
         return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tensor \"%.80s\" has type %u; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K", name, r->type);
     const struct pm_row_format *f = pm_row_format(t.type);
@@ -227,26 +207,6 @@ static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, siz
     for (size_t k = 0; k < s->n; k++)
         if (strcmp(s->tensor[k].name, name) == 0) return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.80s\" is there twice", name);
     return pm_source_add(s, &t, name, err);
-}
-
-/* Llama files hold q and k with the rows of each head interleaved. */
-static pm_status mark_permuted(struct pm_source *s, const struct gguf *g, pm_error *err)
-{
-    if (!(g->arch_len == 5 && memcmp(g->arch, "llama", 5) == 0)) return PM_OK;
-    uint32_t heads = 0, kv = 0;
-    pm_status st;
-    if ((st = pm_json_u32(s->config, "GGUF metadata", "num_attention_heads", 1, 1024, &heads, err))) return st;
-    kv = heads;
-    if ((st = pm_json_opt_u32(s->config, "GGUF metadata", "num_key_value_heads", 1, 1024, &kv, err))) return st;
-    for (size_t i = 0; i < s->n; i++) {
-        bool q = strstr(s->tensor[i].name, "self_attn.q_proj.") != NULL, k = strstr(s->tensor[i].name, "self_attn.k_proj.") != NULL;
-        if ((!q && !k) || s->tensor[i].rows == 1) continue;
-        uint32_t n = q ? heads : kv;
-        if (s->tensor[i].rows % n || s->tensor[i].rows / n % 2)
-            return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has %zu rows, which is not %u heads of an even size", s->tensor[i].name, s->tensor[i].rows, n);
-        s->tensor[i].unpermute_heads = n;
-    }
-    return PM_OK;
 }
 
 /* ---- vocabulary ---- */
@@ -362,9 +322,9 @@ static pm_status read_all(struct pm_source *s, struct gguf *g, bool vocab_only, 
     for (uint64_t i = 0; i < n_tensor && !st; i++) st = read_tensor_info(g, &raw[i], err);
     uint64_t start = (c->pos + align - 1) / align * align;
     if (!st && start > c->len) st = damaged(g, "its header", err);
-    for (uint64_t i = 0; i < n_tensor && !st; i++) st = add_tensor(s, &raw[i], (size_t)start, err);
+    for (uint64_t i = 0; i < n_tensor && !st; i++) st = add_tensor(s, g->kind, &raw[i], (size_t)start, err);
     free(raw);
-    return st ? st : mark_permuted(s, g, err);
+    return st ? st : pm_gguf_arch_finish(g->kind, s, err);
 }
 
 pm_status pm_source_open_gguf(struct pm_source *s, const char *path, bool vocab_only, pm_error *err)

@@ -39,7 +39,7 @@ static pm_status factors(const json_t *r, const char *key, uint32_t n, const flo
     for (uint32_t i = 0; i < n; i++) {
         double f = json_number_value(json_array_get(list, i));
         if (!(f > 0 && f < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "rope_scaling: field \"%s\" has %g at %u; it must be positive", key, f, i);
-        out[i] = (float)((double)base[i] / f);
+        out[i] = (float)((double)base[i] / (double)(float)f);     /* as float, as the official code and GGUF have them */
     }
     return PM_OK;
 }

@@ -264,7 +264,7 @@ static const char known_pre[] = "qwen2, llama-bpe, smollm, gpt-2, default";
 static pm_status gguf_pre(struct builder *b, const char *pre, pm_error *err)
 {
     if (!pre) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.pre is missing, so how the text is cut is not known; convert from the original checkpoint");
-    static const char *const qwen2[] = { "qwen2", "deepseek-r1-qwen", "megrez" }, *const llama3[] = { "llama-bpe", "llama3", "llama-v3", "falcon3" };
+    static const char *const qwen2[] = { "qwen2", "deepseek-r1-qwen", "megrez" }, *const llama3[] = { "llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe" /* SmolLM3's too */ };
     for (size_t i = 0; i < sizeof qwen2 / sizeof *qwen2; i++)
         if (strcmp(pre, qwen2[i]) == 0) {
             pm_status st = pm_build_op(b, "normalizer", json_pack("{s:s}", "op", "nfc"), err);
@@ -279,7 +279,7 @@ static pm_status gguf_pre(struct builder *b, const char *pre, pm_error *err)
         pm_status st = pm_build_split(b, "\\p{N}", "isolated", false, err);
         return st ? st : pm_build_split(b, pm_build_re_gpt2, "isolated", false, err);
     }
-    if (strcmp(pre, "gpt-2") == 0) return pm_build_split(b, pm_build_re_gpt2, "isolated", false, err);
+    if (strcmp(pre, "gpt-2") == 0 || strcmp(pre, "phi-2") == 0) return pm_build_split(b, pm_build_re_gpt2, "isolated", false, err);
     if (strcmp(pre, "default") == 0) {
         static const char *const res[] = { "[\\p{P}\\$\\+<=>\\^~\\|]+", pm_build_re_gpt2, "\\p{N}+", "[0-9][0-9][0-9]" };
         for (size_t i = 0; i < 4; i++) {

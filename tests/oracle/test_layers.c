@@ -18,7 +18,8 @@
 enum { LENGTH = 80, N_AT = 3 };
 static const size_t positions[N_AT] = { 0, 39, 79 };
 
-static const char *const names[] = { "phi3-window", "phi3-long", "internlm2", "telechat2", "chatglm3", "minicpm", "minicpm4", "minicpm3", "minicpm3-bias" };
+static const char *const names[] = { "phi3-window", "phi3-long", "internlm2", "telechat2", "chatglm3", "minicpm", "minicpm4", "minicpm3", "minicpm3-bias", "gemma", "gemma2", "gemma3",
+                                     "smollm3", "phi2" };
 
 static void *slurp(const char *name, const char *file, size_t *len)
 {

@@ -197,6 +197,11 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "minicpm4", { 0.0016, 0.15, 0.15 } },
     { "minicpm3", { 0.00063, 0.058, 0.058 } },
     { "minicpm3-bias", { 0.0015, 0.12, 0.12 } },
+    { "gemma", { 0.00023, 0.015, 0.015 } },
+    { "gemma2", { 0.00098, 0.065, 0.065 } },
+    { "gemma3", { 0.0017, 0.19, 0.19 } },
+    { "smollm3", { 0.014, 1.04, 1.04 } },
+    { "phi2", { 0.00096, 0.076, 0.085 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 

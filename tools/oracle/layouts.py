@@ -103,3 +103,8 @@ def minicpm3(tensors, config, _options):
     rope = out["rope_scaling"]
     rope["type"] = rope.pop("rope_type")
     return tensors, dict(out, auto_map={"AutoModelForCausalLM": "modeling_minicpm.MiniCPM3ForCausalLM"}, initializer_range=0.1, use_cache=True)
+
+
+def gemma(tensors, config, options):
+    """As the first release has it: an activation that no code ever obeyed."""
+    return tensors, dict(config, hidden_act="gelu", hidden_activation=None)

@@ -18,7 +18,8 @@ import numpy
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, GlmConfig, GraniteConfig, LlamaConfig, MiniCPM3Config, Phi3Config, Qwen2Config, Qwen3Config
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, GlmConfig, GraniteConfig, LlamaConfig, MiniCPM3Config, Phi3Config, PhiConfig, Qwen2Config, Qwen3Config,
+                          SmolLM3Config)
 
 import layouts
 
@@ -26,6 +27,8 @@ VOCAB, LENGTH = 288, 80
 SHAPE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
              tie_word_embeddings=False, bos_token_id=None, eos_token_id=VOCAB - 1)
 LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+SMALL = dict(SHAPE, vocab_size=269, hidden_size=32, intermediate_size=24, tie_word_embeddings=True, eos_token_id=268, pad_token_id=None)
+PLAIN = dict(rope_type="default", rope_theta=10000.0)
 FUSED = dict(SHAPE, intermediate_size=72, vocab_size=269, eos_token_id=268, pad_token_id=0, rms_norm_eps=1e-5)
 
 
@@ -50,6 +53,15 @@ CASES = {
     "phi3-long": (Phi3Config, dict(FUSED, num_hidden_layers=1, hidden_size=96, intermediate_size=40, num_attention_heads=1, num_key_value_heads=1, tie_word_embeddings=True, sliding_window=262144, original_max_position_embeddings=64,
                                    rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=64, short_factor=factors(48, 1.6),
                                                         long_factor=factors(48, 30.0))), 4),
+    # norms of (1 + w); 2: both caps low enough to bend, scores not scaled by the head's size; 3: two ropes, windows of 11 in five of six layers
+    "gemma": (GemmaConfig, dict(SMALL, num_key_value_heads=1, head_dim=16, rope_parameters=PLAIN), 4),
+    "gemma2": (Gemma2Config, dict(SMALL, num_hidden_layers=3, head_dim=12, sliding_window=13, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=6.0,
+                                  rope_parameters=PLAIN), 4),
+    "gemma3": (Gemma3TextConfig, dict(SMALL, vocab_size=265, eos_token_id=264, num_hidden_layers=6, num_key_value_heads=1, head_dim=12, sliding_window=11,
+                                      query_pre_attn_scalar=24, rope_parameters=dict(full_attention=dict(rope_type="linear", factor=4.0, rope_theta=100000.0),
+                                                                                     sliding_attention=dict(rope_type="default", rope_theta=5000.0))), 5),
+    "smollm3": (SmolLM3Config, dict(SMALL, num_hidden_layers=4, rope_parameters=dict(rope_type="default", rope_theta=2000000.0)), 5),
+    "phi2": (PhiConfig, dict(SMALL, intermediate_size=128, num_attention_heads=2, tie_word_embeddings=False, rope_parameters=dict(PLAIN, partial_rotary_factor=0.4)), 4),
     "internlm2": (LlamaConfig, dict(FUSED, num_hidden_layers=1, hidden_size=72, num_attention_heads=6, max_position_embeddings=64,
                                     rope_parameters=dict(rope_type="dynamic", rope_theta=1000000.0, factor=2.0)), 4),
     "telechat2": (LlamaConfig, dict(FUSED, num_hidden_layers=1, hidden_size=72, num_attention_heads=6, head_dim=12, attention_bias=True, mlp_bias=True, rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 5),
@@ -67,8 +79,8 @@ CASES = {
                                       tie_word_embeddings=True, scale_emb=2.5, scale_depth=1.4, dim_model_base=40, pad_token_id=None,
                                       rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=256, short_factor=factors(6, 17.0),
                                                            long_factor=factors(6, 17.0))), 4),
-    "minicpm3-bias": (MiniCPM3Config, dict({k: v for k, v in FUSED.items() if k != "rms_norm_eps"}, hidden_size=72, num_attention_heads=3, num_key_value_heads=3, q_lora_rank=33, kv_lora_rank=48, qk_nope_head_dim=9, qk_rope_head_dim=6,
-                                           v_head_dim=10, rms_norm_eps=0.05, attention_bias=True, scale_emb=12, scale_depth=None, dim_model_base=36, pad_token_id=None,
+    "minicpm3-bias": (MiniCPM3Config, dict(FUSED | dict(rms_norm_eps=0.05), hidden_size=72, num_attention_heads=3, num_key_value_heads=3, q_lora_rank=33, kv_lora_rank=48,
+                                           qk_nope_head_dim=9, qk_rope_head_dim=6, v_head_dim=10, attention_bias=True, scale_emb=12, scale_depth=None, dim_model_base=36, pad_token_id=None,
                                            rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 5),
 }
 
@@ -98,6 +110,8 @@ OPTIONS = {
     "minicpm4": dict(layout=layouts.minicpm, config=dict(scale_emb=12, scale_depth=1.4, dim_model_base=16, mup_denominator=32)),
     "minicpm3": dict(layout=layouts.minicpm3),
     "minicpm3-bias": {},
+    "gemma": dict(layout=layouts.gemma),
+    "gemma2": {}, "gemma3": {}, "smollm3": {}, "phi2": {},
 }
 
 
@@ -118,7 +132,7 @@ def draw(model, name):
     with torch.no_grad():
         for key, p in model.named_parameters():
             if key.endswith("norm.weight"):
-                p.copy_(1.0 + 0.3 * torch.randn_like(p))
+                p.copy_((0.0 if name.startswith("gemma") else 1.0) + 0.3 * torch.randn_like(p))
             elif name == "telechat2" and key.endswith(("q_proj.bias", "k_proj.bias", "v_proj.bias", "gate_proj.bias", "up_proj.bias")):
                 p.zero_()
             elif key.endswith("bias"):
@@ -135,6 +149,8 @@ def old_spelling(config):
     """config.json as transformers 4.x wrote it."""
     rope = config.pop("rope_parameters")
     config["rope_theta"] = rope.pop("rope_theta")
+    if "partial_rotary_factor" in rope:
+        config["partial_rotary_factor"] = rope.pop("partial_rotary_factor")
     config["rope_scaling"] = rope if rope["rope_type"] != "default" else None
     config["torch_dtype"] = config.pop("dtype")
     config["transformers_version"] = "4.45.0"

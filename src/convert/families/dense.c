@@ -96,6 +96,20 @@ pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err)
     return tie ? pm_json_opt_bool(c, CONFIG, tie, &m->tied, err) : PM_OK;
 }
 
+pm_status pm_dense_layer_types(const json_t *config, uint32_t n_layer, pm_error *err)
+{
+    const json_t *list = json_object_get(config, "layer_types");
+    if (!list || json_is_null(list)) return PM_OK;
+    if (!json_is_array(list) || json_array_size(list) != n_layer)
+        return pm_fail(err, PM_ERR_FORMAT, CONFIG ": field \"layer_types\" has %zu entries; num_hidden_layers is %u", json_array_size(list), n_layer);
+    for (size_t i = 0; i < n_layer; i++) {
+        const char *type = json_string_value(json_array_get(list, i));
+        if (!type || (strcmp(type, "full_attention") != 0 && strcmp(type, "sliding_attention") != 0))
+            return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"layer_types\" has \"%.40s\" at %zu; known are full_attention and sliding_attention", type ? type : "?", i);
+    }
+    return PM_OK;
+}
+
 /* ---- the plan ---- */
 
 struct planner {

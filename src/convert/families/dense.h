@@ -51,6 +51,8 @@ struct pm_dense {
 void pm_dense_defaults(struct pm_dense *m, const char *family);
 /* Reads what `keys` name, with the checks that every family needs; refuses what no field of pm_dense can express. */
 pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err);
+/* The config's layer_types, where it has them: a name of attention for each layer, "full_attention" or "sliding_attention", else an error. */
+pm_status pm_dense_layer_types(const json_t *config, uint32_t n_layer, pm_error *err);
 /* Refuses a switch of the config that is not `want`; absent is as wanted. */
 pm_status pm_dense_expect(const json_t *config, const char *key, bool want, pm_error *err);
 /* The plan: shapes of all tensors compared with the config, no tensor left over. */
