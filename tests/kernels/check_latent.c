@@ -218,8 +218,9 @@ void ck_check_attend_latent(struct ck *c)
         static const enum ck_fill odd[] = { CK_TINY, CK_ZERO, CK_HOSTILE };
         for (size_t f = 0; f < 3; f++)
             for (int i = 0; i < 3; i++) {
+                const size_t *size = sizes[2 + ck_below(c, N_SIZE - 3)];
                 size_t n_tok = 1 + ck_below(c, 6), n_head = CK_PICK(c, heads);
-                latent_case(c, t, sizes[2 + ck_below(c, N_SIZE - 3)], n_tok, n_head, CK_PICK(c, pos), S_UNIT, odd[f]);
+                latent_case(c, t, size, n_tok, n_head, CK_PICK(c, pos), S_UNIT, odd[f]);
             }
     }
 }
