@@ -16,12 +16,16 @@
  *   row0 + i / block * stride + i % block      of the tensor (block 0: row0 + i): every kv head's share of a fused tensor, for example;
  * then, within each head of `head` rows, the first n_rot rows are brought from interleaved pairs (2i, 2i+1) to halves (i, i + n_rot/2) when n_rot is set;
  * then every value is multiplied by `scale` (0 stands for 1) and `plus` is added.
+ * With `pad`, for linears only, each block of rows makes a block of the part, followed by zero rows up to a multiple of `pad`; with `turned` the block is transposed first: `columns` rows
+ * (those of the tensor) of `block` values. `rows` then counts what comes out, and head and n_rot are not used.
  * A vector (norm, bias) counts as one row per value here.
  */
 struct pm_part {
     char name[PM_NAME_MAX];
     size_t rows, row0, block, stride;
     size_t head, n_rot;
+    size_t pad, columns;                /* columns: of the tensor, when turned; 0: those of the linear */
+    bool turned;
     float scale, plus;
     struct pm_source_tensor *tensor;    /* borrowed from the source; set by pm_plan_slot */
 };

@@ -28,6 +28,7 @@ struct shape {
     struct pm_rope_desc rope;   /* kind, switch_ctx, factor, scale (0: 1); the rest follows */
     float embed_scale;          /* 0: 1 */
     void (*differ)(struct pm_desc *d);  /* sets what is not Llama's, or NULL */
+    struct pm_mla_desc mla;     /* of models with latent attention; n_kv is 1 and d_head d_nope + d_rope */
 };
 
 /* ---- what is not Llama's ---- */
@@ -109,9 +110,11 @@ static const struct shape shapes[] = {
     { "gemma3-1b", 1152, 26, 4, 1, 256, 6912, 262144, 32768, true, false, true, 1e6, 1e-6f, .differ = gemma3 },
     { "smollm3-3b", 2048, 36, 16, 4, 128, 11008, 128256, 65536, true, false, false, 5e6, 1e-6f, .differ = smollm3 },
     { "phi-2", 2560, 32, 32, 32, 80, 10240, 51200, 2048, false, true, false, 1e4, 1e-5f, .n_rot = 32, .differ = phi2 },
+    { "minicpm3-4b", 2560, 62, 40, 1, 96, 6400, 73448, 32768, true, false, false, 1e4, 1e-5f, .n_rot = 32, .embed_scale = 12, .mla = { 768, 256, 64, 32, 64, 1e-6f } },
     /* every option of the above at once */
     { "tiny-options", 96, 3, 6, 2, 24, 200, 515, 512, false, true, false, 1e4, 1e-6f, .o_bias = true, .down_bias = true, .n_rot = 12, .window = 40,
       .rope = { PM_ROPE_LONG, .switch_ctx = 64, .scale = 1.1f, .long_scale = 1.2f }, .embed_scale = 3 },
+    { "tiny-mla", 96, 3, 5, 1, 38, 200, 515, 512, true, false, false, 1e4, 1e-5f, .n_rot = 18, .mla = { 40, 24, 20, 18, 12, 1e-6f } },
 };
 #define N_SHAPE (sizeof shapes / sizeof *shapes)
 #define BLOCK (4u << 20)
@@ -195,6 +198,19 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
+static void make_latent(struct pm_layer_desc *l, const struct shape *sh)
+{
+    const struct pm_mla_desc *m = &sh->mla;
+    l->mixer = PM_MIX_MLA;
+    l->mla = *m;
+    l->qkv = (struct pm_linear_desc){ 0 };
+    l->qkv_a = (struct pm_linear_desc){ .n = m->q_rank + m->kv_rank + m->d_rope, .k = sh->n_embd };
+    l->q_b = (struct pm_linear_desc){ .n = sh->n_head * sh->d_head, .k = m->q_rank };
+    l->k_up = (struct pm_linear_desc){ .n = sh->n_head * (uint32_t)pm_round_up(m->kv_rank, PM_PANEL), .k = m->d_nope };
+    l->v_up = (struct pm_linear_desc){ .n = sh->n_head * (uint32_t)pm_round_up(m->d_v, PM_PANEL), .k = m->kv_rank };
+    l->o.k = sh->n_head * m->d_v;
+}
+
 static pm_status describe(const struct shape *sh, const pm_synth_params *p, const struct pm_dtype_choice *dtype, struct pm_desc *d, pm_error *err)
 {
     uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
@@ -210,10 +226,12 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
     d->dtype = pm_strndup(dtype->name, strlen(dtype->name), err);
     d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
-    for (uint32_t i = 0; i < d->n_layer; i++)
+    for (uint32_t i = 0; i < d->n_layer; i++) {
         d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .window = sh->window, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
                                               .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q, .bias = sh->o_bias },
                                               .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff, .bias = sh->down_bias } };
+        if (sh->mla.kv_rank) make_latent(&d->layer[i], sh);
+    }
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
     if (sh->differ) sh->differ(d);
     pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);

@@ -20,7 +20,8 @@
 enum { LENGTH = 80, N_AT = 3 };
 static const size_t positions[N_AT] = { 0, 39, 79 };
 
-static const char *const names[] = { "phi3-window", "phi3-long", "internlm2", "telechat2", "chatglm3", "minicpm", "minicpm4", "gemma", "gemma2", "gemma3", "smollm3", "phi2" };
+static const char *const names[] = { "phi3-window", "phi3-long", "internlm2", "telechat2", "chatglm3", "minicpm", "minicpm4", "minicpm3", "minicpm3-bias", "gemma", "gemma2", "gemma3",
+                                     "smollm3", "phi2" };
 
 /* The largest difference after one layer, relative to the layer's largest value there. */
 static double difference(const struct pm_exec *e, const float *want, size_t n_embd)

@@ -163,8 +163,10 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "chatglm3", { 0.0026, 0.18, 0.25 } },
     { "minicpm", { 0.003, 0.18, 0.22 } },
     { "minicpm4", { 0.0016, 0.15, 0.15 } },
-    { "gemma", { 0.00016, 0.01, 0.011 } },
-    { "gemma2", { 0.0009, 0.065, 0.065 } },
+    { "minicpm3", { 0.00063, 0.058, 0.058 } },
+    { "minicpm3-bias", { 0.0015, 0.12, 0.12 } },
+    { "gemma", { 0.00023, 0.015, 0.015 } },
+    { "gemma2", { 0.00098, 0.065, 0.065 } },
     { "gemma3", { 0.0017, 0.19, 0.19 } },
     { "smollm3", { 0.014, 1.04, 1.04 } },
     { "phi2", { 0.00096, 0.076, 0.085 } },
@@ -213,6 +215,10 @@ static void test_edited_configs(void **state)
         { "minicpm", "\"scale_depth\": 1.4", "\"scale_depth\": 1" },
         { "minicpm", "\"dim_model_base\": 32", "\"dim_model_base\": 64" },
         { "minicpm4", "\"dim_model_base\": 16", "\"mup\": 16" },
+        { "minicpm3", "\"scale_emb\": 2.5", "\"scale_emb\": 3" },
+        { "minicpm3", "\"scale_depth\": 1.4", "\"scale_depth\": 1.2" },
+        { "minicpm3", "\"dim_model_base\": 40", "\"dim_model_base\": 60" },
+        { "minicpm3-bias", "\"rms_norm_eps\": 0.05", "\"rms_norm_eps\": 1e-6" },
     };
     for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
         copy_edited(scratch, edits[i].name, edits[i].from, edits[i].to);

@@ -12,13 +12,14 @@ import shutil
 import sys
 import tempfile
 
-NAMES = ["gemma", "gemma2", "gemma3", "smollm3", "phi2", "phi3-long", "minicpm4", "chatglm3"]
+NAMES = ["gemma", "gemma2", "gemma3", "smollm3", "phi2", "phi3-long", "minicpm4", "chatglm3", "minicpm3"]
 # Fields of config.json that are changed before, for such files cannot say the original; the test changes them too.
 EDITS = {
     "gemma2": dict(query_pre_attn_scalar=12),
     "gemma3": dict(query_pre_attn_scalar=12),
     "phi3-long": dict(sliding_window=23),
     "chatglm3": dict(attention_dim=16, vocab_size=269),     # of a head, which the writer takes for hidden_size / heads
+    "minicpm3": dict(scale_emb=12, scale_depth=1.4, dim_model_base=256),        # not written, loaders know them
 }
 
 

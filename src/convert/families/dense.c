@@ -97,7 +97,7 @@ pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err)
         (st = read_window(c, m, err)) || (st = refuse_extras(c, m, err)))
         return st;
     if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s: %s %u does not divide %s %u", pm_config_name(s->config), k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
-    if (l->d_head == 0 || l->d_head % 2 || l->d_head > PM_MAX_HEAD_DIM)
+    if (l->d_head == 0 || (l->d_head % 2 && l->mixer != PM_MIX_MLA) || l->d_head > PM_MAX_HEAD_DIM)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: head_dim is %u; it must be even and at most %d", pm_config_name(s->config), l->d_head, PM_MAX_HEAD_DIM);
     const json_t *params = json_object_get(c, "rope_parameters");
     if ((st = pm_json_opt_f64(c, pm_config_name(s->config), "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, "rope_parameters", "partial_rotary_factor", &partial, err))) return st;
@@ -225,12 +225,52 @@ static pm_status qkv(const struct planner *b, uint32_t i, pm_error *err)
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
+/* kv_b of head h: d_nope rows that make keys, then d_v rows that make values. */
+static pm_status up_projections(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_layer_desc *l = &b->m->layer;
+    const struct pm_mla_desc *a = &l->mla;
+    size_t head = (size_t)a->d_nope + a->d_v, total = l->n_head * head;
+    const char *because = "the head count, kv_lora_rank, qk_nope_head_dim and v_head_dim";
+    struct pm_part k = part(b->m->names.kv_b, i, "weight", l->n_head * pm_round_up(a->kv_rank, 16)), v = part(b->m->names.kv_b, i, "weight", l->n_head * pm_round_up(a->d_v, 16));
+    k.block = a->d_nope, v.block = a->d_v;
+    k.stride = v.stride = head;
+    k.pad = v.pad = 16;
+    k.turned = true;
+    k.columns = a->kv_rank;
+    v.row0 = a->d_nope;
+    struct pm_slot_spec spec = { .id = PM_SLOT_k_up, .index = i, .weight = &k, .weight_total = &total, .n_weight = 1, .k = a->d_nope, .because = because };
+    pm_status st = pm_plan_slot(b->s, b->plan, &spec, err);
+    if (st) return st;
+    spec.id = PM_SLOT_v_up;
+    spec.weight = &v;
+    spec.k = a->kv_rank;
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
 static pm_status linear(const struct planner *b, enum pm_slot_id id, uint32_t i, const char *name, size_t rows, size_t k, bool bias, float scale, const char *because, pm_error *err)
 {
     struct pm_part w = part(name, i, "weight", rows), c = part(name, i, "bias", rows);
     w.scale = c.scale = scale;
     struct pm_slot_spec spec = { .id = id, .index = i, .weight = &w, .bias = &c, .n_weight = 1, .n_bias = bias, .k = k, .because = because };
     return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
+static pm_status latent_attention(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_dense_names *n = &b->m->names;
+    const struct pm_layer_desc *l = &b->m->layer;
+    const struct pm_mla_desc *a = &l->mla;
+    size_t latent = pm_latent_width(l);
+    struct pm_part w[2] = { part(n->q_a, i, "weight", a->q_rank), part(n->kv_a, i, "weight", latent) }, c[2] = { part(n->q_a, i, "bias", a->q_rank), part(n->kv_a, i, "bias", latent) };
+    struct pm_slot_spec spec = { .id = PM_SLOT_qkv_a, .index = i, .weight = w, .bias = c, .n_weight = 2, .n_bias = b->m->q_bias && b->m->kv_bias ? 2 : 0, .k = b->m->n_embd,
+                                 .because = "hidden_size, q_lora_rank, kv_lora_rank and qk_rope_head_dim" };
+    pm_status st;
+    if ((st = pm_plan_slot(b->s, b->plan, &spec, err)) || (st = vector(b, PM_SLOT_q_a_norm, i, n->q_a_norm, "weight", a->q_rank, b->m->norm_plus, 0, "q_lora_rank", err)) ||
+        (st = linear(b, PM_SLOT_q_b, i, n->q_b, (size_t)l->n_head * l->d_head, a->q_rank, false, 0, "the head count, q_lora_rank, qk_nope_head_dim and qk_rope_head_dim", err)) ||
+        (st = vector(b, PM_SLOT_kv_norm, i, n->kv_a_norm, "weight", a->kv_rank, b->m->norm_plus, 0, "kv_lora_rank", err)))
+        return st;
+    return up_projections(b, i, err);
 }
 
 static pm_status gate_up(const struct planner *b, uint32_t i, pm_error *err)
@@ -256,11 +296,11 @@ static pm_status layer(const struct planner *b, uint32_t i, pm_error *err)
     struct pm_layer_desc *l = &b->plan->desc.layer[i];
     pm_status st;
     if (m->each) m->each(b->s->config, i, l);
-    if ((st = norm(b, PM_SLOT_attn_norm, PM_SLOT_attn_norm_bias, i, n->attn_norm, 0, err)) || (st = qkv(b, i, err))) return st;
+    if ((st = norm(b, PM_SLOT_attn_norm, PM_SLOT_attn_norm_bias, i, n->attn_norm, 0, err)) || (st = l->mixer == PM_MIX_MLA ? latent_attention(b, i, err) : qkv(b, i, err))) return st;
     if (l->qk_norm && ((st = vector(b, PM_SLOT_q_norm, i, n->q_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err)) ||
                        (st = vector(b, PM_SLOT_k_norm, i, n->k_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err))))
         return st;
-    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)l->n_head * l->d_head, m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
+    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)pm_mixer_width(l), m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
     if (l->post_norms && ((st = norm(b, PM_SLOT_attn_post_norm, PM_SLOT_COUNT, i, n->attn_post_norm, 0, err)) ||
                           (st = norm(b, PM_SLOT_ffn_post_norm, PM_SLOT_COUNT, i, n->ffn_post_norm, 0, err))))
         return st;
