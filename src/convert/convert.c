@@ -285,6 +285,31 @@ static pm_status find_family(struct conversion *c, pm_error *err)
     return s->chat_template ? PM_OK : PM_ERR_MEMORY;
 }
 
+static pm_status check_frequencies(const struct conversion *c, pm_error *err)
+{
+    for (uint32_t r = 0; r < c->plan.desc.n_rope; r++)
+        for (uint32_t i = 0; i < c->plan.desc.rope[r].n_rot / 2; i++) {
+            float a = c->plan.inv_freq[r][i], b = c->plan.inv_freq_long[r][i];
+            if (!(a >= 0 && a <= PM_MAX_INV_FREQ && b >= 0 && b <= PM_MAX_INV_FREQ))
+                return pm_fail(err, PM_ERR_LIMIT, "%s: the fields of rope, or its factors, give the frequency %g at %u; the limit is %d", c->source.config_name,
+                               (double)(a >= 0 && a <= PM_MAX_INV_FREQ ? b : a), i, PM_MAX_INV_FREQ);
+        }
+    return PM_OK;
+}
+
+/* What the runtime would refuse is refused here: whatever the family overlooked, no file is written that does not open. */
+static pm_status check_description(struct conversion *c, pm_error *err)
+{
+    struct pm_desc d;
+    json_t *j = pm_desc_to_json(&c->plan.desc, err);
+    if (!j) return PM_ERR_MEMORY;
+    pm_status st = pm_desc_from_json(j, &d, err);
+    json_decref(j);
+    if (st) pm_error_prefix(err, "%s describes a model that cannot run", c->source.config_name);
+    else pm_desc_free(&d);
+    return st ? st : check_frequencies(c, err);
+}
+
 static pm_status describe(struct conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
@@ -303,7 +328,8 @@ static pm_status describe(struct conversion *c, pm_error *err)
     d->dtype = pm_strndup(p->vocab_only ? "none" : c->dtype.name, strlen(p->vocab_only ? "none" : c->dtype.name), err);
     if (!d->family) d->family = pm_strndup("", 0, err);
     if (!d->name || !d->dtype || !d->family) return PM_ERR_MEMORY;
-    return collect_ids(c, err);
+    st = collect_ids(c, err);
+    return st ? st : check_description(c, err);
 }
 
 static void free_conversion(struct conversion *c)

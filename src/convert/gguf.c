@@ -188,10 +188,16 @@ static pm_status refuse_variants(const struct gguf *g, double d_head, pm_error *
     return PM_OK;
 }
 
-static bool meta_number(const void *ctx, const char *suffix, double *out)
+struct asked { const struct gguf *g; pm_status st; pm_error *err; };    /* st: of the first value that was no number */
+
+static bool meta_number(void *ctx, const char *suffix, double *out)
 {
+    struct asked *a = ctx;
     char key[96];
-    return number(find(ctx, arch_key(ctx, suffix, key)), out);
+    bool there = find(a->g, arch_key(a->g, suffix, key)) != NULL;
+    pm_status st = get_number(a->g, key, false, out, a->err);
+    if (!a->st) a->st = st;
+    return there && !st;
 }
 
 static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
@@ -230,7 +236,9 @@ static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
     if (!st && window > 0) st = put(s->config, "sliding_window", json_integer((json_int_t)window), err);
     if (!st) st = refuse_variants(g, d_head, err);
     if (!st) st = put_scaling(s, g, err);
-    return st ? st : pm_gguf_arch_config(g->kind, &(struct pm_gguf_meta){ g, meta_number }, s->config, err);
+    struct asked asked = { .g = g, .err = err };
+    if (!st) st = pm_gguf_arch_config(g->kind, &(struct pm_gguf_meta){ &asked, meta_number }, s->config, err);
+    return asked.st ? asked.st : st;
 }
 
 /* ---- tensors ---- */

@@ -9,10 +9,11 @@
 
 struct pm_gguf_arch;
 
-/* The number under "ARCH.suffix" into *out; false when there is none, and *out stays. */
+/* The number under "ARCH.suffix" into *out; false when there is none, and *out stays. A value that is no finite number counts as none, and is remembered: whoever made
+   this looks at that in the end. */
 struct pm_gguf_meta {
-    const void *ctx;
-    bool (*number)(const void *ctx, const char *suffix, double *out);
+    void *ctx;
+    bool (*number)(void *ctx, const char *suffix, double *out);
 };
 
 /* By general.architecture; an unknown one is an error that lists what is known. */

@@ -149,9 +149,10 @@ static float limit_of(enum pm_wtype type)
     return type == PM_W_F16 ? 0x1.FFDFFEp15f : type == PM_W_BF16 ? 0x1.FEFFFEp127f : 1e15f;
 }
 
-static pm_status check_range(const struct pm_source_tensor *t, size_t row, size_t n, const float *v, enum pm_wtype type, pm_error *err)
+/* `scale`: what the values will be multiplied by. */
+static pm_status check_range(const struct pm_source_tensor *t, size_t row, size_t n, const float *v, enum pm_wtype type, float scale, pm_error *err)
 {
-    float most = 0, limit = limit_of(type);
+    float most = 0, limit = limit_of(type) / (fabsf(scale) > 1 ? fabsf(scale) : 1);
     for (size_t i = 0; i < n * t->cols; i++) most = fabsf(v[i]) > most ? fabsf(v[i]) : most;
     for (size_t i = 0; most > limit && i < n * t->cols; i++)
         if (fabsf(v[i]) > limit)
@@ -167,7 +168,7 @@ static pm_status read_matrix(const struct pm_part *p, size_t r0, size_t n, enum 
         size_t row = map_row(p, r0 + i), run = 1;
         while (i + run < n && map_row(p, r0 + i + run) == row + run) run++;
         pm_status st = pm_source_rows(p->tensor, row, run, out + i * cols, err);
-        if (!st) st = check_range(p->tensor, row, run, out + i * cols, type, err);
+        if (!st) st = check_range(p->tensor, row, run, out + i * cols, type, p->scale, err);
         if (st) return st;
         pm_source_drop(p->tensor, row, run);
         i += run;
@@ -209,6 +210,8 @@ static pm_status read_part(const struct pm_part *p, size_t r0, size_t n, enum pm
     if (st || ((p->scale == 0 || p->scale == 1) && p->plus == 0)) return st;
     float scale = p->scale == 0 ? 1 : p->scale;
     for (size_t i = 0; i < count; i++) out[i] = out[i] * scale + p->plus;
+    for (size_t i = 0; vector && i < count; i++)
+        if (!isfinite(out[i])) return pm_fail(err, PM_ERR_VALUE, "tensor \"%.100s\" holds a value at %zu that becomes infinite when the config's scale %g is applied", p->tensor->name, map_row(p, r0 + i), (double)scale);
     return PM_OK;
 }
 

@@ -56,7 +56,10 @@ static pm_status longrope(const json_t *config, const json_t *r, const char *wha
         (st = pm_json_opt_u32(r, what, "original_max_position_embeddings", 2, PM_MAX_CTX, &original, err)) ||
         (st = pm_json_opt_f64(r, what, "factor", &ratio, err)) || (st = pm_json_opt_f64(r, what, "attention_factor", &magnitude, err)))
         return st;
+    if (!(ratio >= 0 && ratio < 1e6)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"factor\" is %g; it must be from 0 to 1e6", what, ratio);
+    if (magnitude != 0 && !(magnitude >= 0.01 && magnitude <= 100)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"attention_factor\" is %g; it must be from 0.01 to 100", what, magnitude);
     if (!original) original = p->desc.n_ctx_max;
+    if (original < 2) return pm_fail(err, PM_ERR_LIMIT, "%s: a context of %u is too short for longrope", what, original);
     float *base = p->inv_freq[index];
     if ((st = factors(r, what, "long_factor", n, base, p->inv_freq_long[index], err)) || (st = factors(r, what, "short_factor", n, base, base, err))) return st;
     if (!(ratio > 0)) ratio = (double)p->desc.n_ctx_max / original;

@@ -15,6 +15,8 @@
 
 enum piece_type { PIECE_NORMAL = 1, PIECE_UNKNOWN = 2, PIECE_CONTROL = 3, PIECE_USER = 4, PIECE_UNUSED = 5, PIECE_BYTE = 6 };
 
+#define MAX_PIECE 512   /* bytes of a piece that merges make: every cut of it is looked up; real ones have up to 100 */
+
 struct piece {
     const char *s;      /* borrowed */
     size_t len;
@@ -156,7 +158,7 @@ static pm_status add_pieces(struct builder *b, const struct spm *m, pm_error *er
     for (size_t i = 0; i < m->n && !st; i++) {
         const struct piece *p = &m->piece[i];
         int type = p->type >= 1 && p->type <= 6 ? p->type : PIECE_NORMAL;
-        if (p->len > 4096) st = pm_fail(err, PM_ERR_LIMIT, "tokenizer: piece %zu has %zu bytes", i, p->len);
+        if (p->len > MAX_PIECE && type == PIECE_NORMAL) st = pm_fail(err, PM_ERR_LIMIT, "tokenizer: piece %zu has %zu bytes; the limit is %d", i, p->len, MAX_PIECE);
         if (!st) st = pm_build_token(b, (uint32_t)i, p->s, p->len, flags[type], err);
         if (type == PIECE_UNKNOWN && unk < 0) unk = (int32_t)i;
         if (type == PIECE_BYTE) bytes = true;

@@ -41,7 +41,7 @@ int32_t pm_tok_find(const struct pm_tokenizer *t, const char *s, size_t len)
 {
     if (!t->h.n_hash) return -1;
     uint32_t mask = t->h.n_hash - 1, i = pm_tok_hash_bytes(s, len) & mask;
-    for (uint32_t probe = 0; probe <= mask && t->hash[i]; probe++, i = (i + 1) & mask) {
+    for (uint32_t probe = 0; probe <= mask && probe < TOK_MAX_PROBE && t->hash[i]; probe++, i = (i + 1) & mask) {
         size_t n;
         const char *c = pm_tok_content(t, t->hash[i] - 1, &n);
         if (c && n == len && memcmp(c, s, len) == 0) return (int32_t)(t->hash[i] - 1);
@@ -53,7 +53,7 @@ const struct tok_merge *pm_tok_find_merge(const struct pm_tokenizer *t, uint32_t
 {
     if (!t->h.n_merge) return NULL;
     uint32_t mask = t->h.n_merge - 1, i = pm_tok_hash_pair(left, right) & mask;
-    for (uint32_t probe = 0; probe <= mask && t->merge[i].rank != 0xFFFFFFFFu; probe++, i = (i + 1) & mask)
+    for (uint32_t probe = 0; probe <= mask && probe < TOK_MAX_PROBE && t->merge[i].rank != 0xFFFFFFFFu; probe++, i = (i + 1) & mask)
         if (t->merge[i].left == left && t->merge[i].right == right) return &t->merge[i];
     return NULL;
 }

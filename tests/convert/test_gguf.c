@@ -175,6 +175,26 @@ static void test_rope_factors(void **state)
     tiny_free(&t);
 }
 
+/* Factors that are positive, but make angles that no rope has. */
+static void refused(const char *what, const char *dtype, pm_status want, const char *says);
+static void test_mad_factors(void **state)
+{
+    (void)state;
+    struct tiny t;
+    struct gguf_writer w = { 0 };
+    float factors[32];
+    for (int i = 0; i < 32; i++) factors[i] = i == 5 ? 1e-30f : 1;
+    make(&t, "llama", false, NULL);
+    tiny_gguf_config(&t, &w);
+    tiny_gguf_tokenizer(&w);
+    tiny_gguf_tensors(&t, &w);
+    gguf_tensor(&w, "rope_freqs.weight", 0, 32, 0, factors, sizeof factors);
+    gguf_save(&w, gguf);
+    refused("factor 1e-30", "f16", PM_ERR_LIMIT, "give the frequency 2.37");
+    gguf_free(&w);
+    tiny_free(&t);
+}
+
 /* A GGUF of a type holds exactly what its blocks decode to. */
 static void test_types(void **state)
 {
@@ -663,7 +683,7 @@ int main(void)
         cmocka_unit_test(test_blocks),        cmocka_unit_test(test_same_as_folder), cmocka_unit_test(test_rope_factors),        cmocka_unit_test(test_types),
         cmocka_unit_test(test_q4_0),          cmocka_unit_test(test_q4_0_mixed),     cmocka_unit_test(test_tokenizers),          cmocka_unit_test(test_vocab_and_alignment),
         cmocka_unit_test(test_metadata_lies), cmocka_unit_test(test_other_lies),     cmocka_unit_test(test_tensor_lies),         cmocka_unit_test(test_not_finite),
-        cmocka_unit_test(test_truncated),
+        cmocka_unit_test(test_truncated),     cmocka_unit_test(test_mad_factors),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

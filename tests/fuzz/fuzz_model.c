@@ -34,7 +34,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     char path[64], *text = NULL;
     size_t len;
     pm_error err = { 0 };
-    if (!engine && pm_engine_create(&(pm_engine_params){ .n_threads = 1 }, &engine, &err)) return 0;
+    if (!engine && pm_engine_create(&(pm_engine_params){ .n_threads = 1, .isa = "scalar" }, &engine, &err)) return 0;
     int fd = fuzz_file(data, size, path);
     if (fd < 0) return 0;
     pm_model *m;

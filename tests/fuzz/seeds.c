@@ -1,11 +1,12 @@
 /*
- * fuzz_seeds FOLDER: writes the first inputs of the fuzz targets' corpora (FOLDER/TARGET/seed-*), made of the tests' tiny checkpoints, so that a fuzzer begins with files that
- * work. What fuzzing finds is added beside them by hand.
+ * fuzz_seeds FOLDER GOLDEN: writes the first inputs of the fuzz targets' corpora (FOLDER/TARGET/seed-*), made of the tests' tiny checkpoints and of the configs and shapes in
+ * GOLDEN (tests/golden/models), so that a fuzzer begins with files that work. What fuzzing finds is added beside them by hand.
  */
 #include <pumice.h>
 
 #include "../convert/tiny_checkpoint.h"
 
+#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -139,6 +140,35 @@ static void seed_checkpoint(const char *folder, const char *out)
     }
 }
 
+/* The families that the tiny checkpoints do not have. */
+static void seed_goldens(const char *golden)
+{
+    DIR *d = opendir(golden);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        char path[512], name[300];
+        struct pm_buf all = { 0 };
+        static char header[1 << 16];
+        uint64_t len;
+        snprintf(path, sizeof path, "%s/%s/config.json", golden, e->d_name);
+        json_t *c = e->d_name[0] == '.' ? NULL : json_load_file(path, 0, NULL);
+        if (!c) continue;
+        char *config = json_dumps(c, JSON_COMPACT);
+        snprintf(path, sizeof path, "%s/%s/model.safetensors", golden, e->d_name);
+        FILE *f = fopen(path, "rb");
+        if (!config || !f || fread(&len, 8, 1, f) != 1 || len > sizeof header || fread(header, 1, len, f) != len) abort();
+        fclose(f);
+        pm_buf_puts(&all, config, NULL);
+        pm_buf_puts(&all, "\xFF\xFF\xFF", NULL);
+        pm_buf_add(&all, header, len, NULL);
+        snprintf(name, sizeof name, "seed-golden-%s", e->d_name);
+        put("checkpoint", name, all.data, all.len);
+        pm_buf_free(&all);
+        json_decref(c);
+        free(config);
+    }
+    if (d) closedir(d);
+}
+
 /* ---- tokenizers ---- */
 
 static void put_tokenizer(const char *name, char kind, const void *data, size_t len)
@@ -197,12 +227,13 @@ static void seed_messages(void)
 int main(int argc, char **argv)
 {
     char dir[] = "/tmp/pumice-seeds-XXXXXX", tmp[64], out[64];
-    if (argc != 2 || !mkdtemp(dir)) return 2;
+    if (argc != 3 || !mkdtemp(dir)) return 2;
     root = argv[1];
     snprintf(tmp, sizeof tmp, "%s/m.gguf", dir);
     snprintf(out, sizeof out, "%s/m.pumice", dir);
     seed_gguf(tmp);
     seed_checkpoint(dir, out);
+    seed_goldens(argv[2]);
     seed_tokenizer();
     seed_messages();
     tiny_remove_folder(dir);
