@@ -8,7 +8,7 @@
 
 #include <unistd.h>
 
-#include "golden.h"
+#include "golden_models.h"
 
 static char scratch[] = "/tmp/pumice-families-XXXXXX";
 static char out_file[64];

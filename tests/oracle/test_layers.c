@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "golden.h"
+#include "golden_models.h"
 
 enum { LENGTH = 80, N_AT = 3 };
 static const size_t positions[N_AT] = { 0, 39, 79 };

@@ -25,7 +25,7 @@
 
 #include <cmocka.h>
 
-#include "golden.h"
+#include "golden_models.h"
 
 enum { LENGTH = 80, POSITIONS = LENGTH / 2 };
 

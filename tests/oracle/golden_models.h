@@ -1,6 +1,6 @@
 /* The checkpoints of tests/golden/models, whole or edited, for the tests that convert them. */
-#ifndef PM_TESTS_GOLDEN_H
-#define PM_TESTS_GOLDEN_H
+#ifndef PM_TESTS_GOLDEN_MODELS_H
+#define PM_TESTS_GOLDEN_MODELS_H
 
 #include <setjmp.h>
 #include <stdarg.h>
