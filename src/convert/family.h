@@ -61,13 +61,21 @@ pm_status pm_plan_slot(struct pm_source *s, struct pm_plan *p, const struct pm_s
 /* A tensor that nobody asked for means that the model computes something that the family does not: an error that names it. */
 pm_status pm_plan_leftovers(const struct pm_source *s, pm_error *err);
 
+/* What the family's own code says about text where the checkpoint's files are silent. */
+struct pm_family_text {
+    struct pm_tokenizer_extras tokenizer;
+    const char *chat_template;          /* Jinja of our own, for checkpoints without a template; or NULL */
+    const char *const *turn_ends;       /* NULL-terminated: tokens that end a turn; or NULL */
+};
+
 struct pm_family {
     const char *name;
     const char *const *architectures;   /* NULL-terminated class names of config.json */
     const char *const *gguf;            /* NULL-terminated GGUF architectures */
     pm_status (*describe)(struct pm_source *s, struct pm_plan *plan, pm_error *err);
+    const struct pm_family_text *text;  /* or NULL */
 };
-/* By the config's `architectures`; an unknown one is an error that lists what is known. */
+/* By the config's `architectures`; an unknown one is an error that lists the families. */
 pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_error *err);
 
 /*

@@ -21,8 +21,13 @@ struct shape {
     bool tied, qkv_bias, qk_norm;
     double theta;
     float eps;
-    uint32_t n_rot;                     /* 0: the whole head */
-    void (*differ)(struct pm_desc *d);  /* sets what is not Llama's, or NULL */
+    /* what only some have */
+    bool o_bias, down_bias;
+    uint32_t n_rot;             /* 0: d_head */
+    uint32_t window;
+    struct pm_rope_desc rope;   /* kind, switch_ctx, factor, scale (0: 1); the rest follows */
+    float embed_scale;          /* 0: 1 */
+    void (*differ)(struct pm_desc *d);  /* sets what is none of this, or NULL */
 };
 
 /* ---- what is not Llama's ---- */
@@ -90,11 +95,23 @@ static const struct shape shapes[] = {
     { "llama-3.2-1b", 2048, 16, 32, 8, 64, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3.2-3b", 3072, 28, 24, 8, 128, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3-8b", 4096, 32, 32, 8, 128, 14336, 128256, 8192, false, false, false, 5e5, 1e-5f },
+    /* its short and long factors are the same, so its rope is a fixed one */
+    { "minicpm4-0.5b", 1024, 24, 16, 2, 64, 4096, 73448, 32768, true, false, false, 1e4, 1e-5f, .embed_scale = 12 },
+    { "internlm2-1.8b", 2048, 24, 16, 8, 128, 8192, 92544, 32768, false, false, false, 1e6, 1e-5f, .rope = { PM_ROPE_DYNAMIC, .switch_ctx = 32768, .factor = 2 } },
+    { "telechat2-3b", 3072, 24, 24, 24, 128, 6144, 131072, 8192, false, false, false, 1e4, 1e-5f, .o_bias = true, .down_bias = true,
+      .rope = { PM_ROPE_DOUBLING, .switch_ctx = 8192, .factor = 1 } },
+    { "phi3-3.8b", 3072, 32, 32, 32, 96, 8192, 32064, 4096, false, false, false, 1e4, 1e-5f, .window = 2047 },
+    { "phi3-3.8b-128k", 3072, 32, 32, 32, 96, 8192, 32064, 131072, false, false, false, 1e4, 1e-5f,
+      .rope = { PM_ROPE_LONG, .switch_ctx = 4096, .scale = 1.19023807f, .long_scale = 1.19023807f } },
+    { "chatglm3-6b", 4096, 28, 32, 2, 128, 13696, 65024, 8192, false, true, false, 1e4, 1e-5f, .n_rot = 64 },
     { "gemma-2b", 2048, 18, 8, 1, 256, 16384, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma },
     { "gemma2-2b", 2304, 26, 8, 4, 256, 9216, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma2 },
     { "gemma3-1b", 1152, 26, 4, 1, 256, 6912, 262144, 32768, true, false, true, 1e6, 1e-6f, .differ = gemma3 },
     { "smollm3-3b", 2048, 36, 16, 4, 128, 11008, 128256, 65536, true, false, false, 5e6, 1e-6f, .differ = smollm3 },
     { "phi-2", 2560, 32, 32, 32, 80, 10240, 51200, 2048, false, true, false, 1e4, 1e-5f, .n_rot = 32, .differ = phi2 },
+    /* every option of the above at once */
+    { "tiny-options", 96, 3, 6, 2, 24, 200, 515, 512, false, true, false, 1e4, 1e-6f, .o_bias = true, .down_bias = true, .n_rot = 12, .window = 40,
+      .rope = { PM_ROPE_LONG, .switch_ctx = 64, .scale = 1.1f, .long_scale = 1.2f }, .embed_scale = 3 },
 };
 #define N_SHAPE (sizeof shapes / sizeof *shapes)
 #define BLOCK (4u << 20)
@@ -173,7 +190,8 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
         return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.3f, err);
     float inv_freq[PM_MAX_HEAD_DIM / 2];
-    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(s->desc->rope[slot->index].theta, (double)i / slot->n));
+    double stretch = slot->id == PM_SLOT_rope_long ? 32 : 1;
+    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / (stretch * pm_pow(s->desc->rope[slot->index].theta, (double)i / slot->n)));
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
@@ -181,8 +199,11 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
 {
     uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
     *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .norm_eps = sh->eps,
-                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->n_rot ? sh->n_rot : sh->d_head, .scale = 1, .theta = sh->theta } },
+                           .embed_scale = sh->embed_scale > 0 ? sh->embed_scale : 1, .n_rope = 1, .rope = { sh->rope },
                            .has_weights = true, .tied = sh->tied, .bos_id = -1, .n_eos = 1 };
+    d->rope[0].n_rot = sh->n_rot ? sh->n_rot : sh->d_head;
+    d->rope[0].theta = sh->theta;
+    if (!(d->rope[0].scale > 0)) d->rope[0].scale = 1;
     d->eos_id[0] = (int32_t)sh->n_vocab - 1;
     d->name = pm_strndup(sh->name, strlen(sh->name), err);
     d->family = pm_strndup("synth", 5, err);
@@ -190,9 +211,9 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
     d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
     for (uint32_t i = 0; i < d->n_layer; i++)
-        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
-                                              .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q },
-                                              .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff } };
+        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .window = sh->window, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
+                                              .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q, .bias = sh->o_bias },
+                                              .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff, .bias = sh->down_bias } };
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
     if (sh->differ) sh->differ(d);
     pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
@@ -217,7 +238,8 @@ pm_status pm_synth(const pm_synth_params *p, pm_error *err)
         if (strcmp(shapes[i].name, p->model) == 0) sh = &shapes[i];
     if (!sh) {
         struct pm_buf all = { 0 };
-        for (size_t i = 0; i < N_SHAPE; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", shapes[i].name);
+        for (size_t i = 0; i < N_SHAPE && all.len < 140; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", shapes[i].name);
+        pm_buf_printf(&all, NULL, ", ...: %zu in all", N_SHAPE);     /* a message has no room for them all */
         pm_status bad = pm_fail(err, PM_ERR_ARGUMENT, "model \"%.40s\" is not known; known are %s", p->model, all.data ? all.data : "");
         pm_buf_free(&all);
         return bad;

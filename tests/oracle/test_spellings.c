@@ -226,9 +226,9 @@ static void test_refused(void **state)
         { "phi2", "{}", "model.final_layernorm.bias", "\"model.final_layernorm.bias\" is missing" },
         { "gemma2", "{\"attention_bias\": true}", NULL, "self_attn.q_proj.bias\" is missing" },
         /* counts */
-        { "gemma", "{\"num_attention_heads\": 3}", NULL, "the head counts and head_dim say [48, 32]" },
+        { "gemma", "{\"num_attention_heads\": 3}", NULL, "num_attention_heads, num_key_value_heads and head_dim say [48, 32]" },
         { "gemma2", "{\"num_key_value_heads\": 3}", NULL, "num_key_value_heads 3 does not divide num_attention_heads 4" },
-        { "gemma2", "{\"head_dim\": 16}", NULL, "the head counts and head_dim say [64, 32]" },
+        { "gemma2", "{\"head_dim\": 16}", NULL, "num_attention_heads, num_key_value_heads and head_dim say [64, 32]" },
         { "gemma2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 32]" },
         { "phi2", "{\"vocab_size\": 300}", NULL, "vocab_size and hidden_size say [300, 32]" },
         { "phi2", "{\"partial_rotary_factor\": 1.5}", NULL, "field \"partial_rotary_factor\" is 1.5" },

@@ -12,9 +12,6 @@
 #include <string.h>
 
 #define CONFIG "config.json"
-#define ATTN_FIELDS "the head counts and head_dim"
-#define WIDTH_FIELD "hidden_size"
-#define FFN_FIELDS "hidden_size and intermediate_size"
 
 void pm_dense_defaults(struct pm_dense *m, const char *family)
 {
@@ -116,6 +113,7 @@ struct planner {
     struct pm_source *s;
     const struct pm_dense *m;
     struct pm_plan *plan;
+    char attn_fields[160], ffn_fields[96], head_fields[96];     /* what decides about shapes, for messages */
 };
 
 static struct pm_part part(const char *format, uint32_t layer, const char *kind, size_t rows)
@@ -149,9 +147,9 @@ static pm_status norm(const struct planner *b, enum pm_slot_id id, enum pm_slot_
 {
     const struct pm_dense *m = b->m;
     /* (w + plus) * scale */
-    pm_status st = vector(b, id, i, name, "weight", m->n_embd, m->norm_plus * (scale == 0 ? 1 : scale), scale, WIDTH_FIELD, err);
+    pm_status st = vector(b, id, i, name, "weight", m->n_embd, m->norm_plus * (scale == 0 ? 1 : scale), scale, b->m->keys.n_embd, err);
     if (st || m->norm == PM_NORM_RMS) return st;
-    return vector(b, bias_id, i, name, "bias", m->n_embd, 0, scale, WIDTH_FIELD, err);
+    return vector(b, bias_id, i, name, "bias", m->n_embd, 0, scale, b->m->keys.n_embd, err);
 }
 
 static void interleave(const struct pm_dense *m, struct pm_part *p)
@@ -206,7 +204,7 @@ static pm_status qkv(const struct planner *b, uint32_t i, pm_error *err)
     qkv_parts(b->m, i, "bias", bias, total);
     bool has_bias = b->m->q_bias && b->m->kv_bias;
     struct pm_slot_spec spec = { .id = PM_SLOT_qkv, .index = i, .weight = w, .bias = bias, .weight_total = total, .n_weight = n, .n_bias = has_bias ? n : 0, .k = b->m->n_embd,
-                                 .because = ATTN_FIELDS };
+                                 .because = b->attn_fields };
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
@@ -222,7 +220,7 @@ static pm_status gate_up(const struct planner *b, uint32_t i, pm_error *err)
 {
     const struct pm_dense *m = b->m;
     size_t ff = m->layer.n_ff, total[2] = { 0 };
-    if (m->layer.ffn == PM_FFN_MLP) return linear(b, PM_SLOT_gate_up, i, m->names.up, ff, m->n_embd, m->gate_up_bias, 0, FFN_FIELDS, err);
+    if (m->layer.ffn == PM_FFN_MLP) return linear(b, PM_SLOT_gate_up, i, m->names.up, ff, m->n_embd, m->gate_up_bias, 0, b->ffn_fields, err);
     const char *gate = m->names.gate_up ? m->names.gate_up : m->names.gate, *up = m->names.gate_up ? m->names.gate_up : m->names.up;
     struct pm_part w[2] = { part(gate, i, "weight", ff), part(up, i, "weight", ff) }, c[2] = { part(gate, i, "bias", ff), part(up, i, "bias", ff) };
     if (m->names.gate_up) {
@@ -230,7 +228,7 @@ static pm_status gate_up(const struct planner *b, uint32_t i, pm_error *err)
         total[0] = total[1] = 2 * ff;
     }
     struct pm_slot_spec spec = { .id = PM_SLOT_gate_up, .index = i, .weight = w, .bias = c, .weight_total = total, .n_weight = 2, .n_bias = m->gate_up_bias ? 2 : 0, .k = m->n_embd,
-                                 .because = FFN_FIELDS };
+                                 .because = b->ffn_fields };
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
@@ -245,13 +243,13 @@ static pm_status layer(const struct planner *b, uint32_t i, pm_error *err)
     if (l->qk_norm && ((st = vector(b, PM_SLOT_q_norm, i, n->q_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err)) ||
                        (st = vector(b, PM_SLOT_k_norm, i, n->k_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err))))
         return st;
-    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)l->n_head * l->d_head, m->o_bias, m->residual_scale, ATTN_FIELDS, err))) return st;
+    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)l->n_head * l->d_head, m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
     if (l->post_norms && ((st = norm(b, PM_SLOT_attn_post_norm, PM_SLOT_COUNT, i, n->attn_post_norm, 0, err)) ||
                           (st = norm(b, PM_SLOT_ffn_post_norm, PM_SLOT_COUNT, i, n->ffn_post_norm, 0, err))))
         return st;
     if (!l->parallel && (st = norm(b, PM_SLOT_ffn_norm, PM_SLOT_ffn_norm_bias, i, n->ffn_norm, 0, err))) return st;
     if ((st = gate_up(b, i, err))) return st;
-    return linear(b, PM_SLOT_down, i, n->down, m->n_embd, l->n_ff, m->down_bias, m->residual_scale, FFN_FIELDS, err);
+    return linear(b, PM_SLOT_down, i, n->down, m->n_embd, l->n_ff, m->down_bias, m->residual_scale, b->ffn_fields, err);
 }
 
 /* GGUF keeps llama3's frequency factors as a tensor instead of a config entry. */
@@ -272,22 +270,25 @@ static pm_status top(const struct planner *b, pm_error *err)
 {
     const struct pm_dense *m = b->m;
     struct pm_desc *d = &b->plan->desc;
-    const char *because = "vocab_size and hidden_size";
     struct pm_part head = part(m->names.head, 0, "weight", m->n_vocab);
     bool has_head = pm_source_find(b->s, head.name) != NULL;
     if (!has_head && !m->tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing, and " CONFIG " says that tie_word_embeddings is false", head.name);
     /* a checkpoint that ties may still carry a copy of the table as its head */
     d->tied = json_object_get(b->s->config, "tie_word_embeddings") ? m->tied : !has_head;
     pm_status st;
-    if ((st = linear(b, PM_SLOT_embed, 0, m->names.embed, m->n_vocab, m->n_embd, false, 0, because, err)) ||
+    if ((st = linear(b, PM_SLOT_embed, 0, m->names.embed, m->n_vocab, m->n_embd, false, 0, b->head_fields, err)) ||
         (st = norm(b, PM_SLOT_norm, PM_SLOT_norm_bias, 0, m->names.norm, m->logit_scale, err)))
         return st;
-    return linear(b, PM_SLOT_head, 0, d->tied ? m->names.embed : m->names.head, m->n_vocab, m->n_embd, m->head_bias, 0, because, err);
+    return linear(b, PM_SLOT_head, 0, d->tied ? m->names.embed : m->names.head, m->n_vocab, m->n_embd, m->head_bias, 0, b->head_fields, err);
 }
 
 pm_status pm_dense_plan(struct pm_source *s, const struct pm_dense *m, struct pm_plan *plan, pm_error *err)
 {
-    struct planner b = { s, m, plan };
+    struct planner b = { .s = s, .m = m, .plan = plan };
+    const struct pm_dense_keys *k = &m->keys;
+    snprintf(b.attn_fields, sizeof b.attn_fields, "%s, %s%s%s", k->n_head, k->n_kv ? k->n_kv : "", k->n_kv ? " and " : "", k->d_head ? k->d_head : k->n_embd);
+    snprintf(b.ffn_fields, sizeof b.ffn_fields, "%s and %s", k->n_embd, k->n_ff);
+    snprintf(b.head_fields, sizeof b.head_fields, "%s and %s", k->n_vocab, k->n_embd);
     struct pm_desc *d = &plan->desc;
     *d = (struct pm_desc){ .n_layer = m->n_layer, .n_embd = m->n_embd, .n_vocab = m->n_vocab, .n_ctx_max = m->n_ctx, .norm = m->norm, .norm_eps = m->eps, .embed_scale = m->embed_scale,
                            .logit_softcap = m->logit_softcap, .n_rope = m->theta2 ? 2 : 1 };

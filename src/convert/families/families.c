@@ -23,11 +23,10 @@ pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_
                     return PM_OK;
                 }
     struct pm_buf known = { 0 };
-    for (size_t f = 0; f < N_FAMILY; f++)
-        for (const char *const *a = families[f]->architectures; *a; a++) pm_buf_printf(&known, NULL, "%s%s", known.len ? ", " : "", *a);
+    for (size_t f = 0; f < N_FAMILY; f++) pm_buf_printf(&known, NULL, "%s%s", f ? ", " : "", families[f]->name);
     const char *got = json_string_value(json_array_get(list, 0));
-    pm_status st = got ? pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: architecture \"%.60s\" is not known; known are %s", got, known.data ? known.data : "")
-                       : pm_fail(err, PM_ERR_MISSING, "config.json: field \"architectures\" is missing; known are %s", known.data ? known.data : "");
+    pm_status st = got ? pm_fail(err, PM_ERR_UNSUPPORTED, "config.json: architecture \"%.60s\" is not known; known families are %s", got, known.data ? known.data : "")
+                       : pm_fail(err, PM_ERR_MISSING, "config.json: field \"architectures\" is missing; known families are %s", known.data ? known.data : "");
     pm_buf_free(&known);
     return st;
 }
