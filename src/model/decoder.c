@@ -25,6 +25,14 @@ struct ctx {
 
 /* ---- embedding and positions ---- */
 
+#define EMBED_KEEP 8    /* tokens whose rows stay mapped */
+
+/* A table that is no head is not kept in memory: each row that is read maps far more than itself. */
+static void forget_rows(const struct pm_linear *l)
+{
+    if (l->sparse) pm_filemap_drop(l->sparse, (size_t)((const uint8_t *)l->w - l->sparse->data), pm_linear_weight_bytes(&l->desc));
+}
+
 static void embed_token(void *ctx, size_t t, int worker)
 {
     (void)worker;
@@ -34,6 +42,7 @@ static void embed_token(void *ctx, size_t t, int worker)
     float *x = c->e->x + t * c->e->ld_embd;
     pm_linear_row(c->e, c->embed, (size_t)r->ids[i], x);
     for (size_t k = 0; c->embed_scale != 1 && k < c->embed->desc.k; k++) x[k] = x[k] * c->embed_scale;
+    if (t % EMBED_KEEP == EMBED_KEEP - 1) forget_rows(c->embed);
 }
 
 static size_t count_tokens(const struct pm_run *runs, size_t n_runs)
@@ -48,6 +57,7 @@ void pm_decoder_embed(struct pm_exec *e, const struct pm_linear *embed, float sc
     struct ctx c = { .e = e, .embed = embed, .embed_scale = scale, .runs = runs, .n_runs = n_runs };
     pm_pool_name(e->pool, "embed");
     pm_pool_run(e->pool, embed_token, &c, count_tokens(runs, n_runs));
+    forget_rows(embed);
 }
 
 static float *rotation(const struct ctx *c, float *table, size_t rope, size_t t)
