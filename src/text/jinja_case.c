@@ -160,7 +160,7 @@ struct jval pm_jinja_fold(struct jinja *j, const struct jstr *s, enum jfold how)
     for (size_t i = 0; i < s->n; i++) room += (uint8_t)s->s[i] >= 0xC0 ? 5 : 0;      /* a letter becomes at most three */
     struct jstr *out = pm_jinja_alloc(j, sizeof *out + room + 8);
     bool start = true;
-    pm_jinja_step(j, s->n / 8);
+    pm_jinja_step(j, s->n / 2);
     for (size_t i = 0, n; i < s->n; i += n) {
         uint32_t c = pm_utf8_decode(s->s + i, s->n - i, &n);
         utf8proc_int32_t x = (utf8proc_int32_t)c;
@@ -229,7 +229,7 @@ static bool has_class(uint32_t c, size_t at, enum jclass k)
 
 bool pm_jinja_all(struct jinja *j, const struct jstr *s, enum jclass k)
 {
-    pm_jinja_step(j, s->n / 8);
+    pm_jinja_step(j, s->n / 2);
     if (k == IS_TITLE_CASE) return is_title(s);
     if (k == IS_UPPER_CASE || k == IS_LOWER_CASE) return is_case(s, k == IS_UPPER_CASE);
     for (size_t i = 0, n; i < s->n; i += n)

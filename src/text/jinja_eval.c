@@ -168,7 +168,7 @@ static struct jval call_macro(struct jinja *j, struct jmacro *m, const struct ja
     return pm_jinja_since(j, start);
 }
 
-static enum jflow run_loop(struct jinja *j, struct jnode *n, struct jlist *items, int64_t depth, struct jscope *scope);
+static enum jflow run_loop(struct jinja *j, struct jnode *n, struct jval source, int64_t depth, struct jscope *scope);
 
 static struct jval call_loop(struct jinja *j, struct jloop *l, const struct jargs *a)
 {
@@ -178,7 +178,7 @@ static struct jval call_loop(struct jinja *j, struct jloop *l, const struct jarg
     if (!l->node->flag) pm_jinja_fail(j, "The loop must have the 'recursive' marker to be called recursively.");
     pm_jinja_bind(j, "loop", "iterable", a, p);
     pm_jinja_enter(j);
-    run_loop(j, l->node, pm_jinja_iterate(j, p[0]), l->depth + 1, l->scope);
+    run_loop(j, l->node, p[0], l->depth + 1, l->scope);
     pm_jinja_leave(j);
     j->scope = saved;
     return pm_jinja_since(j, start);
@@ -344,42 +344,52 @@ static struct jval apply_chain(struct jinja *j, struct jnode *chain, struct jval
     return pm_jinja_eval(j, chain);
 }
 
-/* The items that pass the condition of a loop. */
-static struct jlist *passing(struct jinja *j, struct jnode *n, const struct jlist *items, struct jscope *scope)
+/* Whether an item passes the condition of a loop. */
+static bool passes(struct jinja *j, struct jnode *n, struct jval item, struct jscope *scope)
 {
-    struct jlist *out = pm_jinja_new_list(j, J_LIST).l;
-    for (size_t i = 0; i < items->n; i++) {
-        push_scope(j, scope, NULL);
-        assign(j, n->a, items->v[i]);
-        if (pm_jinja_truth(pm_jinja_eval(j, n->c))) pm_jinja_push(j, out, items->v[i]);
-    }
+    if (!n->c) return true;
+    push_scope(j, scope, NULL);
+    assign(j, n->a, item);
+    bool yes = pm_jinja_truth(pm_jinja_eval(j, n->c));
     j->scope = scope;
-    return out;
+    return yes;
 }
 
-static enum jflow run_loop(struct jinja *j, struct jnode *n, struct jlist *items, int64_t depth, struct jscope *scope)
+/* The variable "loop" of a loop that uses it; such a loop takes all its items first. */
+static struct jloop *make_loop(struct jinja *j, struct jnode *n, struct jiter *it, int64_t depth, struct jscope *scope)
 {
-    struct jlist *list = n->c ? passing(j, n, items, scope) : items;
-    enum jflow flow = FLOW_NORMAL;
-    struct jloop *loop = NULL;
-    if (n->uses_loop) {
-        loop = pm_jinja_alloc(j, sizeof *loop);
-        *loop = (struct jloop){ .items = list, .depth = depth, .node = n, .scope = scope };
-    }
+    struct jloop *loop = pm_jinja_alloc(j, sizeof *loop);
+    *loop = (struct jloop){ .items = pm_jinja_new_list(j, J_LIST).l, .depth = depth, .node = n, .scope = scope };
+    struct jval item;
+    while (pm_jinja_next(j, it, &item))
+        if (passes(j, n, item, scope)) pm_jinja_push(j, loop->items, item);
+    return loop;
+}
+
+static enum jflow run_loop(struct jinja *j, struct jnode *n, struct jval source, int64_t depth, struct jscope *scope)
+{
+    struct jiter *it = pm_jinja_iter(j, source);
+    struct jloop *loop = n->uses_loop ? make_loop(j, n, it, depth, scope) : NULL;
     struct jstr *name = loop ? pm_jinja_text(j, "loop").s : NULL;
-    size_t count = list->n;
-    for (size_t i = 0; i < count && flow != FLOW_BREAK; i++) {
+    enum jflow flow = FLOW_NORMAL;
+    bool whole = false;         /* an iteration ran to the end of the body: continue and break leave it to the else, as in jinja2 */
+    struct jval item;
+    for (size_t i = 0; flow != FLOW_BREAK; i++) {
+        if (loop ? i >= loop->items->n : !pm_jinja_next(j, it, &item)) break;
+        if (!loop && !passes(j, n, item, scope)) continue;
         push_scope(j, scope, n);
         if (loop) {
             loop->i = i;
+            item = loop->items->v[i];
             define(j, name, (struct jval){ .t = J_LOOP, .loop = loop });
         }
-        assign(j, n->a, list->v[i]);
+        assign(j, n->a, item);
         pm_jinja_step(j, 1);
         flow = run(j, &n->list);
+        whole = whole || flow == FLOW_NORMAL;
     }
     j->scope = scope;
-    if (count || !n->d) return FLOW_NORMAL;
+    if (whole || !n->d) return FLOW_NORMAL;
     push_scope(j, scope, n->d);
     return run(j, &n->d->list);
 }
@@ -405,6 +415,13 @@ static enum jflow run_with(struct jinja *j, const struct jnode *n)
     return run(j, &n->list);
 }
 
+/* What a filter block or a call block gives goes into the output as it is: it has to be text. */
+static void put_text(struct jinja *j, struct jval v)
+{
+    if (v.t != J_STR) pm_jinja_fail(j, "the block gives no text but a value of type %s", pm_jinja_type_name(v));
+    pm_jinja_print(j, v);
+}
+
 /* A filter block or a set block: what the body writes becomes a value. A loop that is left from within takes it along. */
 static enum jflow run_captured(struct jinja *j, const struct jnode *n)
 {
@@ -417,7 +434,7 @@ static enum jflow run_captured(struct jinja *j, const struct jnode *n)
     struct jnode *chain = n->kind == N_FILTER_BLOCK ? n->a : n->b;
     if (chain) v = apply_chain(j, chain, v);
     j->scope = saved;
-    if (n->kind == N_FILTER_BLOCK) pm_jinja_print(j, v);
+    if (n->kind == N_FILTER_BLOCK) put_text(j, v);
     else assign(j, n->a, v);
     return FLOW_NORMAL;
 }
@@ -451,7 +468,7 @@ static enum jflow run_one(struct jinja *j, struct jnode *n)
     case N_FOR:
         v = pm_jinja_eval(j, n->b);
         j->line = n->line;
-        flow = run_loop(j, n, pm_jinja_iterate(j, v), 1, saved);
+        flow = run_loop(j, n, v, 1, saved);
         break;
     case N_IF: flow = run(j, branch(j, n)); break;
     case N_SET:
@@ -461,7 +478,7 @@ static enum jflow run_one(struct jinja *j, struct jnode *n)
         break;
     case N_SET_BLOCK: case N_FILTER_BLOCK: flow = run_captured(j, n); break;
     case N_MACRO: define(j, n->name, make_macro(j, n)); break;
-    case N_CALL_BLOCK: pm_jinja_print(j, eval_call(j, n->a, make_macro(j, n->b))); break;
+    case N_CALL_BLOCK: put_text(j, eval_call(j, n->a, make_macro(j, n->b))); break;
     case N_WITH: flow = run_with(j, n); break;
     case N_SCOPE:
         push_scope(j, saved, n);
@@ -521,6 +538,8 @@ pm_status pm_jinja_render(const char *source, size_t len, const struct pm_jinja_
     j->limits = (struct pm_jinja_limits){ max_source, l->max_output ? l->max_output : usual.max_output, l->max_steps ? l->max_steps : usual.max_steps,
                                           l->max_depth ? l->max_depth : usual.max_depth, l->max_memory ? l->max_memory : usual.max_memory };
     j->now = params->now_unix;
+    j->source = source;
+    j->source_len = len;
     j->out = &buf;
     j->line = 1;
     locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0), before = plain ? uselocale(plain) : (locale_t)0;     /* numbers with a point, names of days in English */

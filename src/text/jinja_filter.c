@@ -147,7 +147,7 @@ FILTER(f_wordcount)
     const struct jstr *s = pm_jinja_to_str(j, v).s;
     int64_t words = 0;
     bool inside = false;
-    pm_jinja_step(j, s->n / 8);
+    pm_jinja_step(j, s->n / 2);
     for (size_t i = 0, n; i < s->n; i += n) {
         bool word = pm_jinja_word(pm_utf8_decode(s->s + i, s->n - i, &n));
         words += word && !inside;
@@ -162,7 +162,7 @@ static void quote_url(struct jinja *j, struct jval v, bool query)
     for (size_t i = 0; i < s->n; i++) {
         char c = s->s[i], hex[4];
         bool safe = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("_.-~", c)) || (c == '/' && !query);
-        pm_jinja_step(j, (i & 7) == 0);
+        pm_jinja_step(j, (i & 1) == 0);
         snprintf(hex, sizeof hex, "%%%02X", (uint8_t)c);
         if (safe) pm_jinja_add(j, &c, 1);
         else pm_jinja_puts(j, query && c == ' ' ? "+" : hex);
@@ -260,7 +260,7 @@ FILTER(f_round)
     if (!common) {
         struct jval unit = pm_jinja_binary(j, '^', J_INTV(10), J_INTV(digits)), scaled = pm_jinja_binary(j, '*', v, unit);
         if (scaled.t == J_FLOAT && (isnan(scaled.f) || isinf(scaled.f))) pm_jinja_fail(j, "cannot convert float infinity or NaN to integer");
-        if (scaled.t == J_FLOAT) scaled.f = up ? ceil(scaled.f) : floor(scaled.f);
+        if (scaled.t == J_FLOAT) scaled.f = (up ? ceil(scaled.f) : floor(scaled.f)) + 0.0;     /* an integer in Python: no -0.0 */
         return J_FLOATV(pm_jinja_real(scaled) / pm_jinja_real(unit));
     }
     if (v.t != J_FLOAT) return digits >= 0 ? J_INTV(v.t == J_BOOL ? v.b : v.i) : round_int(j, v.t == J_BOOL ? v.b : v.i, -digits);

@@ -36,7 +36,7 @@ static void pad(struct jinja *j, uint32_t fill, size_t n)
 {
     char c[4];
     size_t len = pm_utf8_encode(fill ? fill : ' ', c);
-    pm_jinja_step(j, n / 64);
+    pm_jinja_step(j, n / 2);
     for (size_t i = 0; i < n; i++) pm_jinja_add(j, c, len);
 }
 
@@ -463,8 +463,9 @@ static void format_value(struct formatter *f, struct jval v, const struct jstr *
 {
     struct jinja *j = f->j;
     size_t start = j->out->len;
+    if (spec->n && f->markup && v.t == J_STR && v.s->markup) pm_jinja_fail(j, "Unsupported format specification for Markup.");
     if (!spec->n) pm_jinja_print(j, v);
-    else if (v.t == J_STR && !v.s->markup) format_str(j, v, spec);
+    else if (v.t == J_STR) format_str(j, v, spec);
     else if (pm_jinja_number(v)) format_number(j, v, spec);
     else pm_jinja_fail(j, "unsupported format string passed to %s.__format__", pm_jinja_type_name(v));
     if (f->markup) {

@@ -161,6 +161,8 @@ struct jinja {
     size_t free_n, memory, steps, depth;
     struct pm_jinja_limits limits;
     int64_t now;
+    const char *source;         /* the template as it was given */
+    size_t source_len;
     struct pm_buf *out;         /* where output goes; strings are put together behind it and taken back */
     struct jscope *scope, *globals;
 };
@@ -172,6 +174,8 @@ struct jbuiltin { const char *name, *params; jcall_fn *call; };
 struct jmethod_def { uint32_t types; const char *name, *params; jcall_fn *call; };     /* types: bit per jtype; call NULL: hidden by the sandbox (params NULL) or not supported */
 
 _Noreturn void pm_jinja_fail(struct jinja *j, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* A syntax error at a byte of the source as the lexer has it. */
+_Noreturn void pm_jinja_fail_at(struct jinja *j, int line, size_t at, const char *what);
 _Noreturn void pm_jinja_fail_status(struct jinja *j, pm_status status);
 void *pm_jinja_alloc(struct jinja *j, size_t bytes);
 void pm_jinja_step(struct jinja *j, size_t n);

@@ -16,9 +16,7 @@
 
 _Noreturn static void bad(struct jlexer *l, const char *what)
 {
-    l->j->line = l->line;
-    if (l->j->err->code == PM_OK) l->j->err->byte_offset = l->at;
-    pm_jinja_fail(l->j, "syntax error at byte %zu: %s", l->at, what);
+    pm_jinja_fail_at(l->j, l->line, l->at, what);
 }
 
 void pm_jinja_lex_init(struct jlexer *l, struct jinja *j, const char *source, size_t len)

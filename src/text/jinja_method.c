@@ -176,13 +176,14 @@ struct jval pm_jinja_getattr_path(struct jinja *j, struct jval v, struct jval pa
 
 /* ---- slices ---- */
 
-static struct jval slice_range(struct jinja *j, const struct jrange *r, int64_t from, int64_t step, size_t n)
+/* from and to in items, as Python bounds them: a range of a range keeps them even when it is empty. */
+static struct jval slice_range(struct jinja *j, const struct jrange *r, int64_t from, int64_t to, int64_t step, size_t n)
 {
     struct jrange *out = pm_jinja_alloc(j, sizeof *out);
-    out->start = pm_jinja_range_at(r, (size_t)from).i;
-    out->step = r->step * step;
+    out->start = (int64_t)((uint64_t)r->start + (uint64_t)r->step * (uint64_t)from);
+    out->stop = (int64_t)((uint64_t)r->start + (uint64_t)r->step * (uint64_t)to);
+    out->step = (int64_t)((uint64_t)r->step * (uint64_t)step);
     out->n = n;
-    out->stop = (int64_t)((uint64_t)out->start + (uint64_t)out->step * n);
     return (struct jval){ .t = J_RANGE, .r = out };
 }
 
@@ -229,8 +230,7 @@ struct jval pm_jinja_slice(struct jinja *j, struct jval v, const struct jval par
     }
     int64_t span = step > 0 ? bound[1] - bound[0] : bound[0] - bound[1];
     size_t count = span > 0 ? (size_t)((span - 1) / (step > 0 ? step : -step)) + 1 : 0;
-    if (v.t == J_RANGE && count) return slice_range(j, v.r, bound[0], step, count);
-    if (v.t == J_RANGE) return (struct jval){ .t = J_RANGE, .r = pm_jinja_alloc(j, sizeof(struct jrange)) };
+    if (v.t == J_RANGE) return slice_range(j, v.r, bound[0], bound[1], step, count);
     if (v.t == J_STR) return slice_str(j, v.s, count ? bound[0] : 0, count ? step : 1, count);
     struct jval out = pm_jinja_new_list(j, v.t);
     pm_jinja_step(j, count / 4);

@@ -128,10 +128,27 @@ static struct jval divide_floats(struct jinja *j, int op, double x, double y)
     return J_FLOATV(down);
 }
 
+static int bits(uint64_t x)
+{
+    return x ? 64 - __builtin_clzll(x) : 0;
+}
+
+/* p / q of integers, rounded once: the quotient with at least 55 bits, its last bit set when something is left over. */
+static double true_division(int64_t p, int64_t q)
+{
+    uint64_t a = p < 0 ? 0 - (uint64_t)p : (uint64_t)p, b = q < 0 ? 0 - (uint64_t)q : (uint64_t)q;
+    int shift = 55 + bits(b) - bits(a);
+    if (shift < 0) shift = 0;
+    __extension__ unsigned __int128 wide = (__extension__ (unsigned __int128)a) << shift, quotient = wide / b;
+    uint64_t m = (uint64_t)quotient | (wide % b != 0);
+    double f = ldexp((double)m, -shift);
+    return (p < 0) != (q < 0) ? -f : f;
+}
+
 static struct jval divide(struct jinja *j, int op, int64_t p, int64_t q)
 {
     if (q == 0) pm_jinja_fail(j, "%s", op == '/' ? "division by zero" : "integer division or modulo by zero");
-    if (op == '/') return J_FLOATV((double)p / (double)q);
+    if (op == '/') return J_FLOATV(true_division(p, q));
     if (q == -1 && p == INT64_MIN && op == 'd') too_large(j);
     if (q == -1) return J_INTV(op == 'd' ? -p : 0);
     int64_t r = p / q - (p % q != 0 && (p < 0) != (q < 0));      /* rounded down */

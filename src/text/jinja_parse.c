@@ -18,9 +18,7 @@ struct parser {
 
 _Noreturn static void bad_at(struct parser *p, const struct jtoken *at, const char *what)
 {
-    p->j->line = at->line;
-    if (p->j->err->code == PM_OK) p->j->err->byte_offset = at->at;
-    pm_jinja_fail(p->j, "syntax error at byte %zu: %s", at->at, what);
+    pm_jinja_fail_at(p->j, at->line, at->at, what);
 }
 
 /* "expected X, got Y" */
@@ -144,12 +142,12 @@ static struct jnode *climb(struct parser *p, int level);
 static struct jnode *unary(struct parser *p, bool with_filter);
 
 /* What may stand between commas: whole expressions, or such without if-else (the iterable of a loop, the condition of an if). */
-static struct jnode *tuple(struct parser *p, bool with_if, bool parenthesised, const char *end_word)
+static struct jnode *tuple(struct parser *p, bool with_if, bool parenthesised)
 {
     struct jnode *t = node(p, N_TUPLE);
     bool comma = false;
     for (;;) {
-        if (p->cur.t == T_PRINT_END || p->cur.t == T_BLOCK_END || is_op(p, ')') || (end_word && is_word(p, end_word))) break;
+        if (p->cur.t == T_PRINT_END || p->cur.t == T_BLOCK_END || is_op(p, ')')) break;
         add(p, &t->list, with_if ? expression(p) : climb(p, LEVEL_OR));
         if (!is_op(p, ',')) break;
         comma = true;
@@ -250,7 +248,7 @@ static struct jnode *primary(struct parser *p, bool with_namespace)
         if (is_op(p, '[')) return list(p);
         if (is_op(p, '{')) return dict(p);
         if (!accept(p, '(')) expected(p, "an expression");
-        n = tuple(p, true, true, NULL);
+        n = tuple(p, true, true);
         expect(p, ')');
         return n;
     }
@@ -492,13 +490,13 @@ static bool assignable(struct parser *p, const struct jnode *n)
     return ok;
 }
 
-static struct jnode *target(struct parser *p, bool with_namespace, const char *end_word)
+static struct jnode *target(struct parser *p, bool with_namespace)
 {
     struct jnode *t = node(p, N_TUPLE), *n = t;
     struct jtoken at = p->cur;
     bool comma = false;
     for (;;) {
-        if (p->cur.t == T_BLOCK_END || is_op(p, ')') || (end_word && is_word(p, end_word))) break;
+        if (p->cur.t == T_BLOCK_END || is_op(p, ')')) break;
         add(p, &t->list, primary(p, with_namespace));
         if (!is_op(p, ',')) break;
         comma = true;
@@ -523,9 +521,9 @@ static struct jnode *for_statement(struct parser *p)
 {
     struct jnode *n = node(p, N_FOR);
     next(p);
-    n->a = target(p, false, "in");
+    n->a = target(p, false);
     if (!accept_word(p, "in")) expected(p, "'in'");
-    n->b = tuple(p, false, false, "recursive");
+    n->b = tuple(p, false, false);
     if (accept_word(p, "if")) n->c = expression(p);
     n->flag = accept_word(p, "recursive");
     int loops = p->loops;
@@ -547,7 +545,7 @@ static struct jnode *if_statement(struct parser *p)
     do {
         struct jnode *more = node(p, N_IF);
         next(p);
-        more->a = tuple(p, false, false, NULL);
+        more->a = tuple(p, false, false);
         block_body(p, &more->list, "elif else endif");
         if (!first) first = more;
         else {
@@ -568,9 +566,9 @@ static struct jnode *set_statement(struct parser *p)
 {
     struct jnode *n = node(p, N_SET);
     next(p);
-    n->a = target(p, true, NULL);
+    n->a = target(p, true);
     if (accept(p, '=')) {
-        n->b = tuple(p, true, false, NULL);
+        n->b = tuple(p, true, false);
         return n;
     }
     n->kind = N_SET_BLOCK;
@@ -637,7 +635,7 @@ static struct jnode *with_statement(struct parser *p)
     next(p);
     while (p->cur.t != T_BLOCK_END) {
         if (n->targets.n) expect(p, ',');
-        add(p, &n->targets, target(p, false, NULL));
+        add(p, &n->targets, target(p, false));
         expect(p, '=');
         add(p, &n->list2, expression(p));
     }
@@ -741,7 +739,7 @@ static void body(struct parser *p, struct jnodes *into, const char *ends)
         case T_PRINT:
             next(p);
             n = node(p, N_OUTPUT);
-            add(p, &n->list, tuple(p, true, false, NULL));
+            add(p, &n->list, tuple(p, true, false));
             if (p->cur.t != T_PRINT_END) expected(p, "'}}'");
             next(p);
             add(p, into, n);

@@ -18,7 +18,13 @@ void pm_jinja_add(struct jinja *j, const char *s, size_t n)
         pm_jinja_fail_status(j, PM_ERR_TEMPLATE);
     }
     pm_jinja_step(j, n / 256);
-    pm_status st = pm_buf_add(j->out, s, n, j->err);
+    struct pm_buf *b = j->out;
+    if (n < b->cap - b->len) {
+        memcpy(b->data + b->len, s, n);
+        b->data[b->len += n] = '\0';
+        return;
+    }
+    pm_status st = pm_buf_add(b, s, n, j->err);
     if (st) pm_jinja_fail_status(j, st);
 }
 
@@ -67,7 +73,7 @@ static void put_int(struct jinja *j, int64_t i)
 static void repr_str(struct jinja *j, const struct jstr *s)
 {
     char quote = memchr(s->s, '\'', s->n) && !memchr(s->s, '"', s->n) ? '"' : '\'';
-    pm_jinja_step(j, s->n / 16);
+    pm_jinja_step(j, s->n / 4);
     if (s->markup) pm_jinja_puts(j, "Markup(");
     pm_jinja_add(j, &quote, 1);
     for (size_t i = 0, n; i < s->n; i += n) {
@@ -193,7 +199,7 @@ struct jval pm_jinja_escape(struct jinja *j, struct jval v)
     v = pm_jinja_to_str(j, v);
     if (v.s->markup) return v;
     size_t room = v.s->n;
-    pm_jinja_step(j, v.s->n / 64);
+    pm_jinja_step(j, v.s->n / 8);
     for (size_t i = 0; i < v.s->n; i++) room += memchr("&<>\"'", v.s->s[i], 5) ? 4 : 0;
     struct jstr *out = pm_jinja_alloc(j, sizeof *out + room + 1);
     out->markup = true;
@@ -211,7 +217,7 @@ struct jval pm_jinja_escape(struct jinja *j, struct jval v)
 
 static void json_str(struct jinja *j, const struct jstr *s, bool ascii)
 {
-    pm_jinja_step(j, s->n / 16);
+    pm_jinja_step(j, s->n / 4);
     pm_jinja_add(j, "\"", 1);
     for (size_t i = 0, n; i < s->n; i += n) {
         uint32_t c = pm_utf8_decode(s->s + i, s->n - i, &n);

@@ -104,13 +104,13 @@ static struct jval *keys_of(struct jinja *j, const struct jlist *l, struct jval 
     return key;
 }
 
-/* "a,b.c" sorts by several attributes: the key is a list then. */
+/* "a,b.c" sorts by several attributes. The key is a list in any case: equal items need no order. */
 static struct jval *keys_of_many(struct jinja *j, const struct jlist *l, struct jval attr, bool cs)
 {
-    if (attr.t != J_STR || !memchr(attr.s->s, ',', attr.s->n)) return keys_of(j, l, attr, J_MISSING, cs);
-    struct jval comma = pm_jinja_text(j, ",");
-    struct jlist *parts = pm_jinja_str_call(j, attr, "split", &comma, 1).l;
-    struct jval *key = pm_jinja_alloc(j, (l->n + 1) * sizeof *key);
+    struct jval comma = pm_jinja_text(j, ","), *key = pm_jinja_alloc(j, (l->n + 1) * sizeof *key);
+    struct jlist *parts = pm_jinja_new_list(j, J_LIST).l;
+    if (attr.t == J_STR) parts = pm_jinja_str_call(j, attr, "split", &comma, 1).l;
+    else pm_jinja_push(j, parts, attr);
     for (size_t i = 0; i < l->n; i++) {
         key[i] = pm_jinja_new_list(j, J_LIST);
         for (size_t k = 0; k < parts->n; k++) pm_jinja_push(j, key[i].l, lowered(j, pm_jinja_getattr_path(j, l->v[i], parts->v[k], J_MISSING), cs));

@@ -37,7 +37,6 @@ static bool in_set(struct jinja *j, uint32_t c, const struct jstr *set)
 static struct jval strip(struct jinja *j, const struct jstr *s, const struct jstr *set, bool left, bool right)
 {
     size_t a = 0, b = s->n, n;
-    pm_jinja_step(j, s->n / 64);
     while (left && a < b && in_set(j, pm_utf8_decode(s->s + a, b - a, &n), set)) a += n;
     while (right && b > a) {
         size_t p = b - 1;
@@ -45,13 +44,14 @@ static struct jval strip(struct jinja *j, const struct jstr *s, const struct jst
         if (!in_set(j, pm_utf8_decode(s->s + p, b - p, &n), set)) break;
         b = p;
     }
+    pm_jinja_step(j, (a + s->n - b) / 4);
     return make(j, s->s + a, b - a);
 }
 
 static struct jval split_words(struct jinja *j, const struct jstr *s, int64_t max)
 {
     struct jval out = pm_jinja_new_list(j, J_LIST);
-    pm_jinja_step(j, s->n / 16);
+    pm_jinja_step(j, s->n / 4);
     for (size_t i = 0, n; i < s->n; max--) {
         while (i < s->n && pm_jinja_space(pm_utf8_decode(s->s + i, s->n - i, &n))) i += n;
         if (i >= s->n) break;
@@ -85,7 +85,7 @@ static size_t before(const struct jstr *s, size_t at)
 static struct jval rsplit_words(struct jinja *j, const struct jstr *s, int64_t max)
 {
     struct jval out = pm_jinja_new_list(j, J_LIST);
-    pm_jinja_step(j, s->n / 16);
+    pm_jinja_step(j, s->n / 4);
     for (size_t end = s->n, n, p; end > 0; max--) {
         while (end > 0 && pm_jinja_space(pm_utf8_decode(s->s + before(s, end), s->n - before(s, end), &n))) end = before(s, end);
         if (!end) break;
@@ -107,7 +107,7 @@ static struct jval rsplit_words(struct jinja *j, const struct jstr *s, int64_t m
 static const char *find_last(struct jinja *j, const char *s, size_t n, const struct jstr *what)
 {
     if (what->n > n) return NULL;
-    pm_jinja_step(j, n / 64);
+    pm_jinja_step(j, n / 16);
     for (size_t i = n - what->n + 1; i-- > 0;) {
         if (s[i] != what->s[0]) continue;
         if (memcmp(s + i, what->s, what->n) == 0) return s + i;
@@ -119,7 +119,7 @@ static const char *find_last(struct jinja *j, const char *s, size_t n, const str
 static const char *find_first(struct jinja *j, const char *s, size_t n, const struct jstr *what)
 {
     const char *hit = memmem(s, n, what->s, what->n);
-    pm_jinja_step(j, 1 + (hit ? (size_t)(hit - s) : n) / 32);
+    pm_jinja_step(j, 1 + (hit ? (size_t)(hit - s) : n) / 16);
     return hit;
 }
 
@@ -149,7 +149,7 @@ static struct jval split(struct jinja *j, const struct jstr *s, const struct jva
 static struct jval splitlines(struct jinja *j, const struct jstr *s, bool keep)
 {
     struct jval out = pm_jinja_new_list(j, J_LIST);
-    pm_jinja_step(j, s->n / 16);
+    pm_jinja_step(j, s->n / 4);
     for (size_t i = 0, start = 0; i < s->n;) {
         size_t n;
         uint32_t c = pm_utf8_decode(s->s + i, s->n - i, &n);
@@ -306,11 +306,11 @@ static struct jval expandtabs(struct jinja *j, const struct jstr *s, struct jval
 {
     int64_t tab = size.t == J_ABSENT ? 8 : pm_jinja_whole(j, size, "tabsize"), column = 0;
     size_t start = j->out->len;
-    pm_jinja_step(j, s->n / 8);
+    pm_jinja_step(j, s->n / 4);
     for (size_t i = 0; i < s->n; i++) {
         if (s->s[i] == '\t') {
             int64_t n = tab > 0 ? tab - column % tab : 0;
-            pm_jinja_step(j, (size_t)n / 8);
+            pm_jinja_step(j, (size_t)n / 4);
             for (int64_t k = 0; k < n; k++) pm_jinja_add(j, " ", 1);
             column += n;
         } else {

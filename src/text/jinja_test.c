@@ -165,6 +165,7 @@ static struct jval make_dict(struct jinja *j, const struct jargs *a, const char 
 {
     struct jval d = pm_jinja_new_dict(j);
     if (a->n > 1) pm_jinja_fail(j, "%s expected at most 1 argument, got %zu", what, a->n);
+    if (a->n && a->v[0].t == J_UNDEFINED) pm_jinja_fail_undefined(j, a->v[0]);
     if (a->n && a->v[0].t == J_DICT)
         for (size_t i = 0; i < a->v[0].d->n; i++) {
             pm_jinja_step(j, 1);

@@ -32,6 +32,14 @@ void pm_jinja_fail(struct jinja *j, const char *fmt, ...)
     pm_jinja_fail_status(j, PM_ERR_TEMPLATE);
 }
 
+void pm_jinja_fail_at(struct jinja *j, int line, size_t at, const char *what)
+{
+    size_t i = 0;       /* the lexer has one \n where the source has \r\n */
+    for (size_t n = 0; n < at && i < j->source_len; n++, i++) i += j->source[i] == '\r' && i + 1 < j->source_len && j->source[i + 1] == '\n';
+    pm_fail_at(j->err, PM_ERR_TEMPLATE, i, "line %d: syntax error at byte %zu: %s", line, i, what);
+    pm_jinja_fail_status(j, PM_ERR_TEMPLATE);
+}
+
 _Noreturn static void too_much(struct jinja *j, const char *fmt, size_t limit)
 {
     char msg[100];
@@ -169,7 +177,7 @@ static uint32_t hash(struct jinja *j, struct jval v)
     uint32_t h = 17;
     switch (v.t) {
     case J_STR:
-        pm_jinja_step(j, v.s->n / 64);
+        pm_jinja_step(j, v.s->n / 16);
         return hash_text(v.s->s, v.s->n);
     case J_BOOL: return hash_int(v.b);
     case J_INT: return hash_int(v.i);
@@ -551,7 +559,7 @@ size_t pm_jinja_char_at(struct jinja *j, const struct jstr *s, size_t chars)
 {
     if (pm_jinja_chars(j, s) == s->n) return pm_min_size(chars, s->n);
     size_t i = 0;
-    pm_jinja_step(j, pm_min_size(chars, s->n) / 32);
+    pm_jinja_step(j, pm_min_size(chars, s->n) / 16);
     for (; i < s->n && chars > 0; chars--) {
         i++;
         while (i < s->n && ((uint8_t)s->s[i] & 0xC0) == 0x80) i++;

@@ -2,11 +2,13 @@
 
     python tools/oracle/text/templates.py compare DIR... [--library build/libpumice.so | --program build/pumice --model F.pumice] [-v]
     python tools/oracle/text/templates.py goldens [--library build/libpumice.so]
+    python tools/oracle/text/templates.py random --library build/libpumice.so [--start N] [--count N]
 
 compare: every *.jinja, and every template inside tokenizer_config.json, chat_template.json and *.yaml, found below the folders, rendered over the conversations of
 conversations.py by both sides. Prints every difference and a table: equal text, an error on both sides, different.
 goldens: renders the templates of tests/golden/text/templates and evaluates expressions.txt there, and writes what the official code gave (renders.json, expressions.json), which the C
 test replays. With --library the result of Pumice is shown where it differs.
+random: templates made by random_templates.py, from seeds.
 """
 import argparse
 import ctypes
@@ -22,6 +24,7 @@ import jinja2
 from transformers.utils import chat_template_utils as official
 
 import conversations
+import random_templates
 
 NOW = 1767323045        # 2026-01-02T03:04:05
 BOS, EOS = "<s>", "</s>"
@@ -189,6 +192,95 @@ def compare(args, ours):
     return 1 if totals[2] else 0
 
 
+# ---- random ----
+
+UNTOLD = re.compile(r"not supported|64 bits|no text that is the same|steps|bytes of memory|nests deeper|too large|too long|longer than"
+                    r"|not subscriptable|slice indices|'slice'")     # documented limits; and slices of constants, which jinja2 folds otherwise than it runs them
+
+
+def compare_random(args, ours):
+    """Random templates; what Pumice refuses by a documented limit is left out, and so is text with addresses of Python's objects in it."""
+    counts = [0, 0, 0, 0]
+    for seed in range(args.start, args.start + args.count):
+        source = random_templates.template(seed)
+        case = dict(messages=[{"role": "user", "content": "x"}], variables=random_templates.VARIABLES)
+        want, want_error = outcome(render_official, source, case)
+        got, got_error = outcome(ours.render, source, case)
+        if (want and " at 0x" in want) or (got_error and UNTOLD.search(got_error)):
+            counts[3] += 1
+        elif want == got:
+            counts[1 if want_error else 0] += 1
+        else:
+            counts[2] += 1
+            show(repr(source), seed, source, want, want_error, got, got_error)
+    print(f"{counts[0]} equal, {counts[1]} fail on both sides, {counts[2]} differ, {counts[3]} left out")
+    return 1 if counts[2] else 0
+
+
+# ---- goldens ----
+
+ESCAPE = re.compile(r"\\(?:([ntr\\])|u([0-9a-f]{4}))")
+
+
+def unescape(line):
+    return ESCAPE.sub(lambda m: {"n": "\n", "t": "\t", "r": "\r", "\\": "\\"}[m[1]] if m[1] else chr(int(m[2], 16)), line)
+
+
+def write(name, value):
+    """One item a line, so that a change shows what changed."""
+    dump = lambda v: json.dumps(v, ensure_ascii=False, separators=(",", ":"))
+    if isinstance(value, dict):
+        text = "{\n" + ",\n".join(dump(k) + ":" + dump(v) for k, v in value.items()) + "\n}\n"
+    else:
+        text = "[\n" + ",\n".join(map(dump, value)) + "\n]\n"
+    (GOLDEN / name).write_text(text, encoding="utf-8")
+
+
+def golden_expressions(ours):
+    variables = json.loads((GOLDEN / "variables.json").read_text(encoding="utf-8"))
+    out, differ = [], 0
+    for line in (GOLDEN / "expressions.txt").read_text(encoding="utf-8").split("\n"):
+        if not line or line.startswith("#"):
+            continue
+        template = unescape(line)
+        case = dict(messages=[{"role": "user", "content": "x"}], variables=variables)
+        want, want_error = outcome(render_official, template, case)
+        out.append([template, want])
+        if ours:
+            got, got_error = outcome(ours.render, template, case)
+            if want != got:
+                differ += 1
+                show(template, "expressions.txt", template, want, want_error, got, got_error)
+    write("expressions.json", out)
+    return len(out), differ
+
+
+def golden_renders(ours):
+    """Each template says in its first line, a comment, over which conversations it goes."""
+    cases, out, used, differ = dict(conversations.all_conversations()), {}, {}, 0
+    for path in sorted(GOLDEN.glob("*.jinja")):
+        source = path.read_text(encoding="utf-8")
+        names = re.match(r"\{#.*: (.*?) #\}\n", source)[1].split()
+        out[path.name] = {}
+        for name in names:
+            case = used[name] = cases[name]
+            want, want_error = outcome(render_official, source, case)
+            out[path.name][name] = want
+            if ours:
+                got, got_error = outcome(ours.render, source, case)
+                if want != got:
+                    differ += 1
+                    show(path.name, name, source, want, want_error, got, got_error)
+    write("conversations.json", used)
+    write("renders.json", out)
+    return sum(map(len, out.values())), differ
+
+
+def goldens(args, ours):
+    for what, (n, differ) in (("expressions", golden_expressions(ours)), ("renders", golden_renders(ours))):
+        print(f"{n} {what}" + (f", {differ} differ" if ours else ""))
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     sub = p.add_subparsers(dest="mode", required=True)
@@ -198,13 +290,16 @@ def main():
     c.add_argument("--table", action="store_true", help="a row for every template, not only where something differs")
     c.add_argument("--errors", action="store_true", help="both messages where both sides fail")
     g = sub.add_parser("goldens")
-    for q in (c, g):
+    r = sub.add_parser("random")
+    r.add_argument("--start", type=int, default=0)
+    r.add_argument("--count", type=int, default=10000)
+    for q in (c, g, r):
         q.add_argument("--library")
     c.add_argument("--program")
     c.add_argument("--model")
     args = p.parse_args()
     ours = Library(args.library) if args.library else Program(args.program, args.model) if args.mode == "compare" else None
-    return compare(args, ours) if args.mode == "compare" else goldens(args, ours)
+    return {"compare": compare, "goldens": goldens, "random": compare_random}[args.mode](args, ours)
 
 
 if __name__ == "__main__":
