@@ -26,6 +26,7 @@ smollm2-check: all
 	@scripts/smollm2-check.sh $(BUILD) models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 
 install: all
+	@grep -qx "prefix=$(PREFIX)" $(BUILD)/meson-private/pumice.pc || { meson configure $(BUILD) -Dprefix=$(PREFIX) && ninja -C $(BUILD); }
 	@meson install -C $(BUILD) --no-rebuild $(if $(DESTDIR),--destdir $(DESTDIR))
 
 clean:

@@ -87,27 +87,38 @@ static pm_status put_linear(struct maker *b, const char *prefix, const struct pm
     return !st && l->bias ? put_vector(b, name, l->n, pm_linear_panels(l) * PM_PANEL, 0, 0.3f, err) : st;
 }
 
-static pm_status put_layer(struct maker *b, uint32_t i, const struct pm_desc *d, pm_error *err)
+static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
 {
-    const struct pm_layer_desc *l = &d->layer[i];
-    char name[64];
-    pm_status st;
-#define NAME(t) (snprintf(name, sizeof name, "layers.%u." t, i), name)
-    if ((st = put_vector(b, NAME("attn.norm"), d->n_embd, d->n_embd, 1, 0.4f, err)) || (st = put_linear(b, NAME("attn.qkv"), &l->qkv, err)) ||
-        (l->qk_norm && (st = put_vector(b, NAME("attn.q_norm"), l->d_head, l->d_head, 1, 0.4f, err))) ||
-        (l->qk_norm && (st = put_vector(b, NAME("attn.k_norm"), l->d_head, l->d_head, 1, 0.4f, err))) || (st = put_linear(b, NAME("attn.o"), &l->o, err)) ||
-        (st = put_vector(b, NAME("ffn.norm"), d->n_embd, d->n_embd, 1, 0.4f, err)) || (st = put_linear(b, NAME("ffn.gate_up"), &l->gate_up, err)) ||
-        (st = put_linear(b, NAME("ffn.down"), &l->down, err)))
-        return st;
-#undef NAME
-    return PM_OK;
+    struct maker *b = ctx;
+    if (slot->linear) return put_linear(b, slot->name, slot->linear, err);
+    if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
+        return put_vector(b, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.4f, err);
+    float inv_freq[PM_MAX_HEAD_DIM / 2];
+    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(slot->id == PM_SLOT_rope ? 1e4 : 3e4, (double)i / slot->n));
+    return pm_writer_put(&b->w, slot->name, inv_freq, slot->n * sizeof(float), err);
 }
 
 static struct pm_layer_desc make_layer(const struct builder_options *o, uint32_t n_embd, uint32_t n_head, uint32_t n_kv, uint32_t d_head, uint32_t n_ff, bool rope)
 {
-    return (struct pm_layer_desc){ .n_head = n_head, .n_kv = n_kv, .d_head = d_head, .n_ff = n_ff, .qk_norm = o->qk_norm, .rope = rope,
+    return (struct pm_layer_desc){ .n_head = n_head, .n_kv = n_kv, .d_head = d_head, .n_ff = n_ff, .qk_norm = o->qk_norm, .rope = rope ? 0 : -1,
+                                   .attn_scale = (float)(1 / sqrt((double)d_head)), .window = rope ? o->window : 0, .attn_softcap = o->caps ? 2.5f : 0,
+                                   .ffn = o->mlp ? PM_FFN_MLP : PM_FFN_GLU, .act = o->mlp || o->gelu ? PM_ACT_GELU : PM_ACT_SILU, .post_norms = o->post_norms, .parallel = o->parallel,
                                    .qkv = { .n = (n_head + 2 * n_kv) * d_head, .k = n_embd, .bias = o->bias }, .o = { .n = n_embd, .k = n_head * d_head, .bias = o->bias },
-                                   .gate_up = { .n = 2 * n_ff, .k = n_embd, .bias = o->bias }, .down = { .n = n_embd, .k = n_ff, .bias = o->bias } };
+                                   .gate_up = { .n = (o->mlp ? 1 : 2) * n_ff, .k = n_embd, .bias = o->bias }, .down = { .n = n_embd, .k = n_ff, .bias = o->bias } };
+}
+
+/* Makes a layer's attention a latent one: heads, ranks and sizes of a head as given. */
+static void make_latent(struct pm_layer_desc *l, uint32_t n_head, struct pm_mla_desc m)
+{
+    bool bias = l->qkv.bias;
+    *l = (struct pm_layer_desc){ .mixer = PM_MIX_MLA, .n_head = n_head, .n_kv = 1, .d_head = m.d_nope + m.d_rope, .mla = m, .rope = l->rope, .n_ff = l->n_ff, .ffn = l->ffn, .act = l->act,
+                                 .post_norms = l->post_norms, .parallel = l->parallel, .gate_up = l->gate_up, .down = l->down, .o = l->o };
+    l->attn_scale = (float)(1 / sqrt((double)l->d_head));
+    l->qkv_a = (struct pm_linear_desc){ .n = m.q_rank + m.kv_rank + m.d_rope, .k = l->o.n, .bias = bias };
+    l->q_b = (struct pm_linear_desc){ .n = n_head * l->d_head, .k = m.q_rank };
+    l->k_up = (struct pm_linear_desc){ .n = n_head * (uint32_t)pm_round_up(m.kv_rank, 16), .k = m.d_nope };
+    l->v_up = (struct pm_linear_desc){ .n = n_head * (uint32_t)pm_round_up(m.d_v, 16), .k = m.kv_rank };
+    l->o.k = n_head * m.d_v;
 }
 
 static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm_error *err)
@@ -115,7 +126,9 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
     struct pm_dtype_choice dtype;
     pm_status st = pm_dtype_parse(o->dtype, &dtype, err);
     if (st) return st;
-    *d = (struct pm_desc){ .n_layer = 2, .n_embd = o->round ? 128 : 96, .n_vocab = BUILDER_VOCAB, .n_ctx_max = 1024, .n_rot = 16, .norm_eps = 1e-5f, .has_weights = true,
+    *d = (struct pm_desc){ .n_layer = 2, .n_embd = o->round ? 128 : 96, .n_vocab = BUILDER_VOCAB, .n_ctx_max = 1024, .n_rope = 1, .norm = o->layer_norm ? PM_NORM_LAYER : PM_NORM_RMS,
+                           .rope = { { .kind = o->long_rope ? PM_ROPE_LONG : PM_ROPE_FIXED, .n_rot = 16, .scale = 1, .switch_ctx = o->long_rope ? 64 : 0, .long_scale = 1.25f } },
+                           .embed_scale = o->caps ? 3 : 1, .logit_softcap = o->caps ? 4 : 0, .norm_eps = 1e-5f, .has_weights = true,
                            .tied = o->tied, .bos_id = BUILDER_VOCAB - 3, .n_eos = 2, .eos_id = { BUILDER_EOS, BUILDER_VOCAB - 1 } };
     d->name = pm_strndup("tiny", 4, err);
     d->family = pm_strndup("test", 4, err);
@@ -124,6 +137,8 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
     d->layer[0] = o->round ? make_layer(o, 128, 8, 2, 48, 256, true) : make_layer(o, 96, 6, 2, 24, 172, true);
     d->layer[1] = o->round ? make_layer(o, 128, 4, 4, 64, 512, true) : make_layer(o, 96, 3, 1, 40, 100, false);
+    if (o->mla) make_latent(&d->layer[0], o->round ? 16 : 5, o->round ? (struct pm_mla_desc){ 128, 256, 64, 32, 32, 1e-6f } : (struct pm_mla_desc){ 40, 24, 20, 18, 12, 1e-2f });
+    if (o->mla && o->round) make_latent(&d->layer[1], 12, (struct pm_mla_desc){ 256, 128, 32, 16, 48, 1e-6f });
     d->head = d->embed = (struct pm_linear_desc){ .n = BUILDER_VOCAB, .k = d->n_embd };
     pm_dtype_apply(d, &dtype, o->rotate, o->head_same);
     return PM_OK;
@@ -131,16 +146,8 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
 
 static pm_status put_all(struct maker *b, const struct pm_desc *d, const struct pm_buf *tokenizer, pm_error *err)
 {
-    float inv_freq[PM_MAX_HEAD_DIM / 2];
-    for (uint32_t i = 0; i < d->n_rot / 2; i++) inv_freq[i] = (float)(1.0 / pm_pow(1e4, 2.0 * i / (double)d->n_rot));
-    pm_status st;
-    if ((st = pm_writer_put(&b->w, "tokenizer", tokenizer->data, tokenizer->len, err)) ||
-        (st = pm_writer_put(&b->w, "rope.inv_freq", inv_freq, d->n_rot / 2 * sizeof(float), err)) || (!d->tied && (st = put_linear(b, "embed", &d->embed, err))))
-        return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = put_layer(b, i, d, err))) return st;
-    if ((st = put_vector(b, "norm", d->n_embd, d->n_embd, 1, 0.4f, err))) return st;
-    return put_linear(b, "head", &d->head, err);
+    pm_status st = pm_writer_put(&b->w, "tokenizer", tokenizer->data, tokenizer->len, err);
+    return st ? st : pm_desc_walk(d, put_slot, b, err);
 }
 
 pm_status builder_write(const char *path, const struct builder_options *o, pm_error *err)

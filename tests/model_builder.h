@@ -14,6 +14,12 @@ struct builder_options {
     const char *dtype;          /* as `--dtype` */
     bool round;                 /* sizes that every group divides; else odd ones */
     bool rotate, head_same, tied, bias, qk_norm;
+    bool layer_norm, parallel, mlp, post_norms;     /* the blocks' other forms */
+    bool gelu;                  /* in place of silu; mlp has it anyway */
+    uint32_t window;            /* of the first layer */
+    bool caps;                  /* scores and logits are capped, embeddings scaled */
+    bool mla;                   /* latent attention: in the first layer, and in the second one when round; no window or cap there */
+    bool long_rope;             /* the model's rope has a long form beyond 64 tokens of context */
     uint64_t seed;
 };
 

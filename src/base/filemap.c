@@ -18,7 +18,7 @@
 static pm_status open_regular(const char *path, int *fd, size_t *len, pm_error *err)
 {
     *len = 0;
-    *fd = open(path, O_RDONLY | O_CLOEXEC);
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);       /* a pipe without a writer is refused below, not waited for */
     if (*fd < 0)
         return pm_fail(err, errno == ENOENT ? PM_ERR_MISSING : PM_ERR_IO, "cannot open %s: %s", path, strerror(errno));
     struct stat st;
@@ -58,12 +58,24 @@ void pm_filemap_close(struct pm_filemap *m)
     *m = (struct pm_filemap){ 0 };
 }
 
-void pm_filemap_drop(const struct pm_filemap *m, size_t off, size_t len)
+/* The whole pages of a range. */
+static void advise(const struct pm_filemap *m, size_t off, size_t len, int advice)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     if (off > m->len || len > m->len - off) return;
-    size_t first = pm_round_up(off, page), last = (off + len) / page * page;
-    if (first < last) madvise((void *)(uintptr_t)(m->data + first), last - first, MADV_DONTNEED);
+    size_t first = off / page * page, last = (off + len) / page * page;     /* the page at the start was read before this range was, and no harm comes of dropping it */
+    if (first < last) madvise((void *)(uintptr_t)(m->data + first), last - first, advice);
+}
+
+void pm_filemap_drop(const struct pm_filemap *m, size_t off, size_t len)
+{
+    advise(m, off, len, MADV_DONTNEED);
+}
+
+void pm_filemap_sparse(const struct pm_filemap *m, size_t off, size_t len)
+{
+    advise(m, off, len, MADV_RANDOM);
+    advise(m, off, len, MADV_NOHUGEPAGE);   /* else one touch may map 2 MiB */
 }
 
 pm_status pm_file_read(const char *path, size_t max, char **data, size_t *len, pm_error *err)

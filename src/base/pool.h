@@ -7,6 +7,9 @@
 
 #include "base/error.h"
 
+#include <stddef.h>
+#include <stdint.h>
+
 struct pm_pool;
 
 /* n_threads from 1 to PM_MAX_THREADS. cpu_mask: worker i is pinned to the (i modulo count)-th set bit; 0 = not pinned. Pinning that fails is ignored. */
@@ -18,6 +21,15 @@ int pm_pool_threads(const struct pm_pool *pool);
    thread or one chunk it runs in the caller without waking anyone. */
 typedef void (*pm_pool_fn)(void *ctx, size_t chunk, int worker);
 void pm_pool_run(struct pm_pool *pool, pm_pool_fn fn, void *ctx, size_t n_chunks);
+
+/* ---- tracing ---- */
+
+/* Up to `max` events per worker are kept from now on; 0 ends tracing and frees them. Not while a job runs. */
+pm_status pm_pool_trace(struct pm_pool *pool, size_t max, pm_error *err);
+/* Names the jobs that follow. Costs nothing worth naming. */
+void pm_pool_name(struct pm_pool *pool, const char *name);
+/* The events of one worker since tracing began, in order; *n gets their number. */
+const pm_profile_event *pm_pool_events(const struct pm_pool *pool, int worker, size_t *n);
 
 /* CPUs that this process may run on, at least 1. */
 int pm_cpu_count(void);

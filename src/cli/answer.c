@@ -39,7 +39,7 @@ static int show(void *user, int32_t id, const char *text, size_t len)
 int answer_ids(struct opened *o, const int32_t *ids, size_t n, const struct sampling_args *s, const struct arg_list *stop, int64_t max, struct answer *a, struct timing *t)
 {
     pm_error err = { 0 };
-    pm_generate_params g = { .max_tokens = (uint32_t)max, .sampling = to_params(s), .stop = stop->v, .n_stop = stop->n, .on_token = show, .user = a };
+    pm_generate_params g = { .max_tokens = (uint32_t)max, .sampling = to_params(s), .stop = stop->v, .n_stop = stop->n, .speculate = s->speculate ? 15 : 0, .on_token = show, .user = a };
     pm_generate_result result = { 0 };
     *t = (struct timing){ .prompt = n };
     double start = now_seconds();
@@ -49,6 +49,8 @@ int answer_ids(struct opened *o, const int32_t *ids, size_t n, const struct samp
     if (!st) st = pm_session_generate(o->session, &g, &result, &err);
     t->made = result.n_tokens;
     t->decode = result.seconds;
+    t->drafted = result.n_drafted;
+    t->accepted = result.n_accepted;
     t->reason = st == PM_ABORTED ? PM_STOP_ABORT : result.reason;
     if (a->failed) return a->quiet ? EXIT_SPACE : EXIT_RUN;     /* main() says that the output cannot be written */
     if (st == PM_ABORTED) return interrupt_code();
@@ -67,8 +69,10 @@ double decode_speed(const struct timing *t)
 
 void print_perf(const struct timing *t)
 {
-    fprintf(stderr, "prompt %zu tokens (%zu reused), TTFT %.1f ms, prefill %.1f tokens/s; %zu new tokens, decode %.1f tokens/s; peak memory %.1f MiB\n", t->prompt, t->reused, t->ttft * 1e3,
-            prefill_speed(t), t->made, decode_speed(t), peak_memory() / 1048576);
+    fprintf(stderr, "prompt %zu tokens (%zu reused), TTFT %.1f ms, prefill %.1f tokens/s; %zu new tokens, decode %.1f tokens/s", t->prompt, t->reused, t->ttft * 1e3, prefill_speed(t), t->made,
+            decode_speed(t));
+    if (t->drafted) fprintf(stderr, ", %zu of %zu guesses right", t->accepted, t->drafted);
+    fprintf(stderr, "; peak memory %.1f MiB\n", peak_memory() / 1048576);
 }
 
 int32_t *chat_ids(const struct opened *o, const json_t *messages, size_t *n, int *code)
@@ -82,7 +86,7 @@ int32_t *chat_ids(const struct opened *o, const json_t *messages, size_t *n, int
         *code = complain(EXIT_SPACE, "out of memory");
         return NULL;
     }
-    if (pm_template_render(o->model, &p, &text, &len, &err) || pm_tokenize(o->model, text, len, 0, &ids, n, &err)) *code = report(&err);
+    if (pm_template_render(o->model, &p, &text, &len, &err) || pm_tokenize(o->model, text, len, PM_TOKENIZE_TEMPLATE, &ids, n, &err)) *code = report(&err);
     pm_free(text);
     free(json);
     return ids;

@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-struct sampling_args { double temp, top_p, min_p, repeat, frequency, presence, tau, eta; int64_t top_k, last_n, mirostat, seed; };
+struct sampling_args { double temp, top_p, min_p, repeat, frequency, presence, tau, eta; int64_t top_k, last_n, mirostat, seed; bool speculate; };
 #define SAMPLING_ARGS(s) \
     { "--temp", ARG_REAL, &(s).temp, 0, 100, "T", "temperature; 0 (default) takes the likeliest token, so that answers repeat exactly" }, \
     { "--top-k", ARG_INT, &(s).top_k, 0, 1 << 22, "K", "only the K likeliest tokens (default 0: all)" }, \
@@ -19,7 +19,8 @@ struct sampling_args { double temp, top_p, min_p, repeat, frequency, presence, t
     { "--mirostat", ARG_INT, &(s).mirostat, 0, 2, "V", "1 or 2: Mirostat in place of top-k, top-p and min-p (default 0: off)" }, \
     { "--mirostat-tau", ARG_REAL, &(s).tau, 0, 100, "X", "Mirostat's target surprise (default 5)" }, \
     { "--mirostat-eta", ARG_REAL, &(s).eta, 0, 10, "X", "Mirostat's learning rate (default 0.1)" }, \
-    { "--seed", ARG_INT, &(s).seed, 0, 0, "S", "of the sampling (default 0): the same seed gives the same text on every machine" }
+    { "--seed", ARG_INT, &(s).seed, 0, 0, "S", "of the sampling (default 0): the same seed gives the same text on every machine" }, \
+    { "--speculate", ARG_FLAG, &(s).speculate, 0, 0, NULL, "guess what follows from what stood there before: the same text, sooner where it repeats itself" }
 
 /* Text that was shown, or kept. {0} is valid; free text. */
 struct answer {
@@ -30,7 +31,7 @@ struct answer {
     size_t len, cap;
 };
 
-struct timing { size_t prompt, reused, made; double ttft, decode; pm_stop_reason reason; };
+struct timing { size_t prompt, reused, made, drafted, accepted; double ttft, decode; pm_stop_reason reason; };
 
 /* Feeds the ids and generates at most max tokens (0: no limit). Returns an exit code; errors are reported. */
 int answer_ids(struct opened *o, const int32_t *ids, size_t n, const struct sampling_args *s, const struct arg_list *stop, int64_t max, struct answer *a, struct timing *t);

@@ -10,37 +10,100 @@ static double mib(const json_t *j, const char *key)
 
 static void print_linear(const char *name, const json_t *l)
 {
-    printf("    %-10s %s [%lld x %lld]", name, json_string_value(json_object_get(l, "type")), (long long)json_integer_value(json_object_get(l, "n")),
+    printf("    %-12s %s [%lld x %lld]", name, json_string_value(json_object_get(l, "type")), (long long)json_integer_value(json_object_get(l, "n")),
            (long long)json_integer_value(json_object_get(l, "k")));
     if (json_integer_value(json_object_get(l, "group"))) printf(" group %lld", (long long)json_integer_value(json_object_get(l, "group")));
     if (json_integer_value(json_object_get(l, "hadamard"))) printf(" rotated by %lld", (long long)json_integer_value(json_object_get(l, "hadamard")));
     puts(json_is_true(json_object_get(l, "bias")) ? " + bias" : "");
 }
 
+static const char *text_of(const json_t *j, const char *key)
+{
+    const char *s = json_string_value(json_object_get(j, key));
+    return s ? s : "?";
+}
+
+static long long number_of(const json_t *j, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(j, key));
+}
+
+static void print_layer(const json_t *layer)
+{
+    const json_t *attn = json_object_get(layer, "attn"), *ffn = json_object_get(layer, "ffn"), *mla = json_object_get(attn, "mla");
+    const char *name;
+    json_t *l;
+    if (mla)
+        printf("  %s: %lld heads of %lld + %lld rotated, results of %lld; a token's latent is %lld + %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(mla, "d_nope"),
+               number_of(mla, "d_rope"), number_of(mla, "d_v"), number_of(mla, "kv_rank"), number_of(mla, "d_rope"));
+    else printf("  %s: %lld heads, %lld KV heads of %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(attn, "n_kv"), number_of(attn, "d_head"));
+    if (json_is_true(json_object_get(attn, "qk_norm"))) printf(", q and k normed");
+    if (number_of(attn, "rope") < 0) printf(", no rope");
+    if (number_of(attn, "window")) printf(", window of %lld", number_of(attn, "window"));
+    if (json_real_value(json_object_get(attn, "softcap")) > 0) printf(", scores capped at %g", json_real_value(json_object_get(attn, "softcap")));
+    printf("\n  ffn: %s %s of %lld", text_of(ffn, "act"), text_of(ffn, "kind"), number_of(ffn, "n_ff"));
+    if (json_is_true(json_object_get(layer, "post_norms"))) printf("; outputs normed");
+    if (json_is_true(json_object_get(layer, "parallel"))) printf("; both blocks side by side");
+    putchar('\n');
+    json_object_foreach(json_object_get(layer, "linears"), name, l) print_linear(name, l);
+}
+
+/* Layers that are alike are shown once. Linears may differ in rotation only where the file says so, so they count too. */
+static void print_layers(const json_t *layers)
+{
+    size_t n = json_array_size(layers);
+    for (size_t i = 0; i < n; i++) {
+        size_t like = 0, same = 0;
+        while (like < i && !json_equal(json_array_get(layers, like), json_array_get(layers, i))) like++;
+        if (like < i) continue;
+        for (size_t k = i; k < n; k++) same += (size_t)json_equal(json_array_get(layers, k), json_array_get(layers, i));
+        printf("layer %zu", i);
+        if (same > 1) printf(" and %zu like it", same - 1);
+        puts(":");
+        print_layer(json_array_get(layers, i));
+    }
+}
+
+static void print_ropes(const json_t *m)
+{
+    size_t i;
+    const json_t *r;
+    json_array_foreach(json_object_get(m, "ropes"), i, r) {
+        printf("rope %zu: %lld values of a head, %s", i, number_of(r, "n_rot"), text_of(r, "kind"));
+        if (number_of(r, "switch_ctx")) printf("; sessions with a context above %lld use the long form", number_of(r, "switch_ctx"));
+        putchar('\n');
+    }
+}
+
+/* Where the file comes from. */
+static void print_provenance(const json_t *p)
+{
+    const char *source = json_string_value(json_object_get(p, "source"));
+    long long exact = (long long)json_integer_value(json_object_get(p, "exact"));
+    char name[128], format[32];
+    if (!source) return;
+    printf("made from %s \"%s\"", clean(source, format, sizeof format), clean(json_string_value(json_object_get(p, "source_name")), name, sizeof name));
+    if (exact) printf("; %lld linears hold its four-bit weights without loss", exact);
+    putchar('\n');
+}
+
 static void print_text(const char *path, const json_t *j)
 {
-    const json_t *m = json_object_get(j, "model"), *layers = json_object_get(m, "layers"), *first = json_array_get(layers, 0), *v;
-    const json_t *attn = json_object_get(first, "attn"), *ffn = json_object_get(first, "ffn"), *tok = json_object_get(j, "tokenizer");
+    const json_t *m = json_object_get(j, "model"), *layers = json_object_get(m, "layers"), *tok = json_object_get(j, "tokenizer"), *v;
     char name[128];
     printf("%s: %s, %s, %.1f MiB, %.1f M parameters\n", path, clean(json_string_value(json_object_get(m, "name")), name, sizeof name), json_string_value(json_object_get(m, "dtype")), mib(j, "file_bytes"),
            (double)json_integer_value(json_object_get(j, "parameters")) * 1e-6);
+    print_provenance(json_object_get(j, "provenance"));
     printf("tokenizer: %s, %lld ids; chat template: %s; end of turn:", json_string_value(json_object_get(tok, "kind")), (long long)json_integer_value(json_object_get(tok, "n_vocab")),
            json_is_true(json_object_get(j, "chat_template")) ? "yes" : "none");
     size_t i;
     json_array_foreach(json_object_get(m, "eos_id"), i, v) printf(" %lld", (long long)json_integer_value(v));
     putchar('\n');
-    if (first) {
-        printf("%zu layers of width %lld, context %lld; the first one:\n", json_array_size(layers), (long long)json_integer_value(json_object_get(m, "n_embd")),
-               (long long)json_integer_value(json_object_get(m, "n_ctx_max")));
-        printf("  attention: %lld heads, %lld KV heads of %lld%s\n", (long long)json_integer_value(json_object_get(attn, "n_head")),
-               (long long)json_integer_value(json_object_get(attn, "n_kv")), (long long)json_integer_value(json_object_get(attn, "d_head")),
-               json_is_true(json_object_get(attn, "qk_norm")) ? ", q and k normed" : "");
-        print_linear("qkv", json_object_get(attn, "qkv"));
-        print_linear("o", json_object_get(attn, "o"));
-        printf("  ffn: swiglu of %lld\n", (long long)json_integer_value(json_object_get(ffn, "n_ff")));
-        print_linear("gate_up", json_object_get(ffn, "gate_up"));
-        print_linear("down", json_object_get(ffn, "down"));
-        printf("  head%s:\n", json_is_true(json_object_get(m, "tied")) ? " (also the embedding table)" : "");
+    if (layers) {
+        printf("%zu layers of width %lld, %s norms, context %lld\n", json_array_size(layers), number_of(m, "n_embd"), text_of(m, "norm"), number_of(m, "n_ctx_max"));
+        print_ropes(m);
+        print_layers(layers);
+        printf("head%s:\n", json_is_true(json_object_get(m, "tied")) ? " (also the embedding table)" : "");
         print_linear("head", json_object_get(m, "head"));
         puts("memory, MiB:  context  KV type  weights      KV  scratch");
         json_array_foreach(json_object_get(j, "memory"), i, v)

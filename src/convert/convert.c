@@ -4,8 +4,9 @@
  * Memory: rows go through in blocks of at most BLOCK_BYTES, so neither a checkpoint nor a single tensor ever stands in memory whole.
  */
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "convert/dtype.h"
-#include "convert/family.h"
+#include "convert/plan.h"
 #include "convert/quantize.h"
 #include "convert/writer.h"
 #include "kernel/kernel.h"
@@ -20,36 +21,33 @@
 struct conversion {
     const pm_convert_params *params;
     struct pm_source source;
+    const struct pm_family *family; /* NULL: not known, which only --vocab-only allows */
     struct pm_plan plan;
     struct pm_dtype_choice dtype;
     struct pm_writer writer;
     struct pm_pool *pool;
     json_t *provenance, *errors;    /* errors: linear -> relative error */
     struct pm_buf tokenizer;
+    size_t n_exact;                 /* linears whose four-bit blocks were taken as they are */
 };
 
 /* ---- vectors ---- */
 
-static pm_status put_vector(struct conversion *c, const char *out_name, const char *tensor, size_t n, pm_error *err)
+static pm_status put_vector(struct conversion *c, const struct pm_slot *slot, pm_error *err)
 {
-    float *v = pm_calloc(n, sizeof *v, err);
+    float *v = pm_calloc(slot->n, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
-    pm_status st = pm_source_rows(pm_source_find(&c->source, tensor), 0, 1, v, err);
-    if (!st) st = pm_writer_put(&c->writer, out_name, v, n * sizeof *v, err);
+    pm_status st = pm_parts_vector(pm_plan_parts(&c->plan, slot->id, slot->index), slot->n, v, err);
+    if (!st) st = pm_writer_put(&c->writer, slot->name, v, slot->n * sizeof *v, err);
     free(v);
     return st;
 }
 
-static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_linear_parts *parts, size_t padded, pm_error *err)
+static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_parts *parts, size_t n, size_t padded, pm_error *err)
 {
     float *v = pm_calloc(padded, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
-    pm_status st = PM_OK;
-    size_t at = 0;
-    for (size_t i = 0; i < parts->n_bias && !st; i++) {
-        st = pm_source_rows(pm_source_find(&c->source, parts->bias[i].name), 0, 1, v + at, err);
-        at += parts->bias[i].rows;
-    }
+    pm_status st = pm_parts_bias(parts, n, v, err);
     if (!st) st = pm_writer_put(&c->writer, out_name, v, padded * sizeof *v, err);
     free(v);
     return st;
@@ -57,62 +55,52 @@ static pm_status put_bias(struct conversion *c, const char *out_name, const stru
 
 /* ---- linears ---- */
 
-/* The tensor and its row for row r of the fused linear. */
-static const struct pm_source_tensor *part_of(struct conversion *c, const struct pm_linear_parts *parts, size_t r, size_t *row)
+static void keep(struct pm_plan *p, enum pm_slot_id id, uint32_t index, struct pm_linear_desc *l)
 {
-    size_t i = 0;
-    while (i + 1 < parts->n_weight && r >= parts->weight[i].rows) r -= parts->weight[i++].rows;
-    *row = r;
-    return pm_source_find(&c->source, parts->weight[i].name);
+    if (!l || !l->k || !pm_parts_plain_q4_0(pm_plan_parts(p, id, index))) return;
+    l->type = PM_W_W4;
+    l->group = 32;
+    l->hadamard = 0;
 }
 
-static pm_status read_rows(struct conversion *c, const struct pm_linear_parts *parts, size_t r0, size_t n, size_t k, float *out, pm_error *err)
+/* Q4_0 goes into w4a16_g32 as it is, in the head and the embedding too: anything else would lose something and gain nothing. */
+static void keep_exact(struct conversion *c)
 {
-    while (n) {
-        size_t row;
-        const struct pm_source_tensor *t = part_of(c, parts, r0, &row);
-        size_t m = pm_min_size(n, t->rows - row);
-        pm_status st = pm_source_rows(t, row, m, out, err);
-        if (st) return st;
-        pm_source_drop(t, row, m);
-        r0 += m;
-        n -= m;
-        out += m * k;
-    }
-    return PM_OK;
-}
-
-static bool all_q4_0(struct conversion *c, const struct pm_linear_parts *parts)
-{
-    for (size_t i = 0; i < parts->n_weight; i++)
-        if (pm_source_find(&c->source, parts->weight[i].name)->type != PM_ROW_Q4_0) return false;
-    return true;
+    struct pm_desc *d = &c->plan.desc;
+    if (c->dtype.type != PM_W_W4 || c->dtype.group != 32 || c->params->rotate == PM_ROTATE_ON) return;
+    keep(&c->plan, PM_SLOT_head, 0, &d->head);
+    if (!d->tied) keep(&c->plan, PM_SLOT_embed, 0, &d->embed);
+    for (uint32_t i = 0; i < d->n_layer; i++)
+        for (int id = 0; id < PM_SLOT_PER_LAYER; id++) keep(&c->plan, (enum pm_slot_id)id, i, pm_layer_linear(&d->layer[i], (enum pm_slot_id)id));
 }
 
 struct linear_out { char weight[96], scale[96], bias[96]; };
 
-static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
+static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
 {
     size_t panels = pm_linear_panels(l), kp = pm_linear_kp(l), per_panel = kp / 32 * 16;
     uint8_t *panel = pm_calloc(8, kp, err);
     pm_status st = panel ? PM_OK : PM_ERR_MEMORY;
     for (size_t p = 0; p < panels && !st; p++) {
-        const uint8_t *rows[16];
-        for (size_t r = 0; r < 16; r++) {
-            size_t row = 0;
-            const struct pm_source_tensor *t = p * 16 + r < l->n ? part_of(c, parts, p * 16 + r, &row) : NULL;
-            rows[r] = t ? pm_source_row_bytes(t, row) : NULL;
+        const uint8_t *rows[16] = { 0 };
+        const struct pm_source_tensor *t[16];
+        size_t n = pm_min_size(16, l->n - p * 16), row[16];
+        for (size_t r = 0; r < n; r++) {
+            t[r] = pm_parts_row(parts, p * 16 + r, &row[r]);
+            rows[r] = pm_source_row_bytes(t[r], row[r]);
         }
         pm_repack_q4_0(rows, l->k, panel, scale + p * per_panel);
         for (size_t i = 0; i < per_panel && !st; i++)
-            if (!isfinite(scale[p * per_panel + i])) st = pm_fail(err, PM_ERR_VALUE, "tensor \"%.80s\" holds a scale that is not finite: the checkpoint is damaged", parts->weight[0].name);
+            if (!isfinite(scale[p * per_panel + i]))
+                st = pm_fail(err, PM_ERR_VALUE, "tensor \"%.100s\" holds a scale that is not finite at row %zu, column %zu: the checkpoint is damaged", t[i % 16]->name, row[i % 16], i / 16 * 32);
         if (!st) st = pm_writer_put(&c->writer, o->weight, panel, 8 * kp, err);
+        for (size_t r = 0; r < n; r++) pm_source_drop(t[r], row[r], 1);
     }
     free(panel);
     return st;
 }
 
-static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, const struct linear_out *o, float *scale, double *err2,
+static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, double *err2,
                                double *sum2, pm_error *err)
 {
     size_t row_bytes = (size_t)l->k * sizeof(float), rows = pm_max_size(16, BLOCK_BYTES / row_bytes / 16 * 16), kp = pm_linear_kp(l);
@@ -124,7 +112,7 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     struct pm_quantize q = { .linear = l };
     for (size_t r = 0; r < l->n && !st; r += rows) {
         size_t n = pm_min_size(rows, l->n - r);
-        st = read_rows(c, parts, r, n, l->k, w, err);
+        st = pm_parts_rows(parts, r, n, l->type, w, err);
         if (st) break;
         pm_quantize_rows(c->pool, &q, w, n, out, scale ? scale + r * per_row : NULL, err2, sum2);
         st = pm_writer_put(&c->writer, o->weight, out, (n + 15) / 16 * panel_bytes, err);
@@ -134,7 +122,7 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     return st;
 }
 
-static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_linear_parts *parts, pm_error *err)
+static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, pm_error *err)
 {
     struct linear_out o;
     size_t n_scale = pm_linear_scale_count(l);
@@ -144,12 +132,13 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
     snprintf(o.bias, sizeof o.bias, "%s.bias", name);
     float *scale = n_scale ? pm_calloc(n_scale, sizeof *scale, err) : NULL;
     if (n_scale && !scale) return PM_ERR_MEMORY;
-    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && all_q4_0(c, parts);
+    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && pm_parts_plain_q4_0(parts);
     pm_status st = exact ? put_repacked(c, l, parts, &o, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
     if (!st && n_scale) st = pm_writer_put(&c->writer, o.scale, scale, n_scale * sizeof *scale, err);
     free(scale);
-    if (!st && l->bias) st = put_bias(c, o.bias, parts, pm_linear_panels(l) * PM_PANEL, err);
-    if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) {
+    if (!st && l->bias) st = put_bias(c, o.bias, parts, l->n, pm_linear_panels(l) * PM_PANEL, err);
+    if (exact) c->n_exact++;
+    else if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) {
         char text[16];      /* short, so that the header's size can be foreseen */
         snprintf(text, sizeof text, "%.4f", sum2 > 0 ? sqrt(err2 / sum2) : 0);
         json_object_set_new(c->errors, name, json_string(text));
@@ -159,60 +148,107 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
 
 /* ---- the whole ---- */
 
-static pm_status put_layer(struct conversion *c, uint32_t i, pm_error *err)
+static pm_status put_slot(void *ctx, const struct pm_slot *s, pm_error *err)
 {
-    const struct pm_desc *d = &c->plan.desc;
-    const struct pm_layer_desc *l = &d->layer[i];
-    const struct pm_layer_parts *p = &c->plan.layer[i];
-    char name[96];
-    pm_status st;
-#define NAME(s) (snprintf(name, sizeof name, "layers.%u." s, i), name)
-    if ((st = put_vector(c, NAME("attn.norm"), p->attn_norm, d->n_embd, err)) || (st = put_linear(c, NAME("attn.qkv"), &l->qkv, &p->qkv, err)) ||
-        (l->qk_norm && (st = put_vector(c, NAME("attn.q_norm"), p->q_norm, l->d_head, err))) ||
-        (l->qk_norm && (st = put_vector(c, NAME("attn.k_norm"), p->k_norm, l->d_head, err))) || (st = put_linear(c, NAME("attn.o"), &l->o, &p->o, err)) ||
-        (st = put_vector(c, NAME("ffn.norm"), p->ffn_norm, d->n_embd, err)) || (st = put_linear(c, NAME("ffn.gate_up"), &l->gate_up, &p->gate_up, err)) ||
-        (st = put_linear(c, NAME("ffn.down"), &l->down, &p->down, err)))
-        return st;
-#undef NAME
-    return PM_OK;
+    struct conversion *c = ctx;
+    if (s->id == PM_SLOT_rope) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq[s->index], s->n * sizeof(float), err);
+    if (s->id == PM_SLOT_rope_long) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq_long[s->index], s->n * sizeof(float), err);
+    return s->linear ? put_linear(c, s->name, s->linear, pm_plan_parts(&c->plan, s->id, s->index), err) : put_vector(c, s, err);
 }
 
 static pm_status put_all(struct conversion *c, pm_error *err)
 {
     const struct pm_desc *d = &c->plan.desc;
     pm_status st = pm_writer_put(&c->writer, "tokenizer", c->tokenizer.data, c->tokenizer.len, err);
-    if (st || !d->has_weights) return st;
-    if ((st = pm_writer_put(&c->writer, "rope.inv_freq", c->plan.inv_freq, d->n_rot / 2 * sizeof(float), err))) return st;
-    if (!d->tied && (st = put_linear(c, "embed", &d->embed, &c->plan.embed, err))) return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = put_layer(c, i, err))) return st;
-    if ((st = put_vector(c, "norm", c->plan.norm, d->n_embd, err))) return st;
-    return put_linear(c, "head", &d->head, &c->plan.head, err);
+    return st || !d->has_weights ? st : pm_desc_walk(d, put_slot, c, err);
 }
 
-static void add_eos(struct pm_desc *d, json_int_t id)
+static pm_status add_eos(struct pm_desc *d, json_int_t id, const char *what, pm_error *err)
 {
     for (size_t i = 0; i < d->n_eos; i++)
-        if (d->eos_id[i] == id) return;
-    if (id >= 0 && id < (json_int_t)d->n_vocab && d->n_eos < PM_MAX_EOS) d->eos_id[d->n_eos++] = (int32_t)id;
+        if (d->eos_id[i] == id) return PM_OK;
+    if (id < 0 || id >= (json_int_t)d->n_vocab) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"eos_token_id\" has %lld; ids are from 0 to %u", what, (long long)id, d->n_vocab - 1);
+    if (d->n_eos == PM_MAX_EOS) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"eos_token_id\": more than %d ids", what, PM_MAX_EOS);
+    d->eos_id[d->n_eos++] = (int32_t)id;
+    return PM_OK;
 }
 
-static void add_eos_json(struct pm_desc *d, const json_t *v)
+/* An id or a list of ids. */
+static pm_status add_eos_json(struct pm_desc *d, const json_t *config, const char *what, pm_error *err)
 {
-    size_t i;
-    const json_t *id;
-    if (json_is_integer(v)) add_eos(d, json_integer_value(v));
-    json_array_foreach(v, i, id)
-        if (json_is_integer(id)) add_eos(d, json_integer_value(id));
+    const json_t *v = json_object_get(config, "eos_token_id");
+    bool list = json_is_array(v);
+    if (!v || json_is_null(v)) return PM_OK;
+    for (size_t i = 0; i < (list ? json_array_size(v) : 1); i++) {
+        const json_t *id = list ? json_array_get(v, i) : v;
+        if (!json_is_integer(id)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"eos_token_id\" must be an id or a list of ids", what);
+        pm_status st = add_eos(d, json_integer_value(id), what, err);
+        if (st) return st;
+    }
+    return PM_OK;
+}
+
+/* The id of one of the tokens that tokenizer_config.json names, as text or as an object with its content; -1 when there is none. */
+static int32_t named_token(const struct pm_tokenizer *tok, const json_t *config, const char *key)
+{
+    const json_t *v = json_object_get(config, key), *text = json_is_object(v) ? json_object_get(v, "content") : v;
+    return json_is_string(text) ? pm_tokenizer_find(tok, json_string_value(text), json_string_length(text)) : -1;
 }
 
 /* What ends a turn: generation_config.json, config.json, the GGUF's ids, tokenizer_config.json's eos_token, and the end-of-turn tokens that a chat template writes. */
-static pm_status collect_ids(struct conversion *c, pm_error *err)
+static pm_status collect_eos(struct conversion *c, const struct pm_tokenizer *tok, const json_t *config, pm_error *err)
 {
     static const char *const turn_ends[] = { "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>" };
     struct pm_desc *d = &c->plan.desc;
-    struct pm_source *s = &c->source;
+    const struct pm_source *s = &c->source;
+    pm_status st;
+    if ((st = add_eos_json(d, s->generation, "generation_config.json", err)) || (st = add_eos_json(d, s->config, s->config_name, err))) return st;
+    for (size_t i = 0; i < s->n_eos && !st; i++) st = add_eos(d, s->eos[i], s->config_name, err);
+    int32_t id = named_token(tok, config, "eos_token");
+    if (!st && id >= 0) st = add_eos(d, id, "tokenizer_config.json", err);
+    const char *const *own = c->family && c->family->text ? c->family->text->turn_ends : NULL;
+    for (size_t i = 0; own && own[i] && !st; i++)
+        if ((id = pm_tokenizer_find(tok, own[i], strlen(own[i]))) >= 0) st = add_eos(d, id, c->family->name, err);
+    for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends && !st; i++)
+        if (s->chat_template && strstr(s->chat_template, turn_ends[i]) && (id = pm_tokenizer_find(tok, turn_ends[i], strlen(turn_ends[i]))) >= 0) st = add_eos(d, id, "chat template", err);
+    return st;
+}
+
+static pm_status collect_bos(struct conversion *c, const struct pm_tokenizer *tok, const json_t *config, pm_error *err)
+{
+    struct pm_desc *d = &c->plan.desc;
+    const struct pm_source *s = &c->source;
+    const json_t *bos = json_object_get(s->config, "bos_token_id");
+    int32_t id = named_token(tok, config, "bos_token");
+    d->bos_id = id >= 0 ? id : s->bos;
+    if (!bos || json_is_null(bos)) return PM_OK;
+    if (!json_is_integer(bos)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"bos_token_id\" must be an id", s->config_name);
+    if (json_integer_value(bos) < 0 || json_integer_value(bos) >= (json_int_t)d->n_vocab)
+        return pm_fail(err, PM_ERR_LIMIT, "%s: field \"bos_token_id\" is %lld; ids are from 0 to %u", s->config_name, (long long)json_integer_value(bos), d->n_vocab - 1);
+    if (!config && d->bos_id < 0) d->bos_id = (int32_t)json_integer_value(bos);
+    return PM_OK;
+}
+
+/* Suggestions: what has the right type but no sensible size is left out. */
+static pm_status collect_sampling(struct pm_desc *d, const json_t *g, pm_error *err)
+{
+    static const char what[] = "generation_config.json";
+    double temperature = 0, top_p = 0, top_k = 0;
+    pm_status st;
+    if ((st = pm_json_opt_f64(g, what, "temperature", &temperature, err)) || (st = pm_json_opt_f64(g, what, "top_p", &top_p, err)) || (st = pm_json_opt_f64(g, what, "top_k", &top_k, err)))
+        return st;
+    if (temperature >= 0 && temperature < 100) d->temperature = (float)temperature;
+    if (top_p >= 0 && top_p <= 1) d->top_p = (float)top_p;
+    if (top_k >= 1 && top_k <= PM_MAX_VOCAB) d->top_k = (int32_t)top_k;
+    return PM_OK;
+}
+
+static pm_status collect_ids(struct conversion *c, pm_error *err)
+{
+    struct pm_desc *d = &c->plan.desc;
+    const struct pm_text_file *text = &c->source.text.tokenizer_config;
     struct pm_tokenizer *tok;
+    json_t *config = NULL;
     void *blob = pm_calloc(1, c->tokenizer.len, err);
     if (!blob) return PM_ERR_MEMORY;
     memcpy(blob, c->tokenizer.data, c->tokenizer.len);
@@ -223,56 +259,77 @@ static pm_status collect_ids(struct conversion *c, pm_error *err)
     }
     if (!d->n_vocab) d->n_vocab = pm_tokenizer_n_vocab(tok);
     if (pm_tokenizer_n_vocab(tok) > d->n_vocab)
-        st = pm_fail(err, PM_ERR_MISMATCH, "the tokenizer has %u ids, but config.json: vocab_size is %u", pm_tokenizer_n_vocab(tok), d->n_vocab);
-    add_eos_json(d, json_object_get(s->generation, "eos_token_id"));
-    add_eos_json(d, json_object_get(s->config, "eos_token_id"));
-    for (size_t i = 0; i < s->n_eos; i++) add_eos(d, s->eos[i]);
-    json_t *config = s->text.tokenizer_config.data ? json_loadb(s->text.tokenizer_config.data, s->text.tokenizer_config.len, 0, NULL) : NULL;
-    const char *const keys[] = { "eos_token", "bos_token" };
-    d->bos_id = s->bos;
-    for (int i = 0; i < 2; i++) {
-        const json_t *v = json_object_get(config, keys[i]), *text = json_is_object(v) ? json_object_get(v, "content") : v;
-        int32_t id = json_is_string(text) ? pm_tokenizer_find(tok, json_string_value(text), json_string_length(text)) : -1;
-        if (i == 0) add_eos(d, id);
-        else if (id >= 0) d->bos_id = id;
-    }
-    const json_t *bos = json_object_get(s->config, "bos_token_id");
-    if (!config && d->bos_id < 0 && json_is_integer(bos)) d->bos_id = (int32_t)json_integer_value(bos);
-    if (d->bos_id >= (int32_t)d->n_vocab) d->bos_id = -1;
-    for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends; i++)
-        if (s->chat_template && strstr(s->chat_template, turn_ends[i])) add_eos(d, pm_tokenizer_find(tok, turn_ends[i], strlen(turn_ends[i])));
+        st = pm_fail(err, PM_ERR_MISMATCH, "the tokenizer has %u ids, but %s says that vocab_size is %u", pm_tokenizer_n_vocab(tok), c->source.config_name, d->n_vocab);
+    if (!st && text->data && !(config = pm_json_parse(text->data, text->len, true, "tokenizer_config.json", err))) st = PM_ERR_FORMAT;
+    if (!st) st = collect_eos(c, tok, config, err);
+    if (!st) st = collect_bos(c, tok, config, err);
+    if (!st) st = collect_sampling(d, c->source.generation, err);
     json_decref(config);
     pm_tokenizer_free(tok);
     free(blob);
-    const json_t *g = s->generation;
-    d->temperature = (float)json_number_value(json_object_get(g, "temperature"));
-    d->top_p = (float)json_number_value(json_object_get(g, "top_p"));
-    d->top_k = json_is_integer(json_object_get(g, "top_k")) ? (int32_t)json_integer_value(json_object_get(g, "top_k")) : 0;
-    if (!(d->temperature >= 0 && d->temperature < 100)) d->temperature = 0;
-    if (!(d->top_p >= 0 && d->top_p <= 1)) d->top_p = 0;
-    if (d->top_k < 0) d->top_k = 0;
     return st;
+}
+
+/* What the family says about text goes where the files' own word would be. */
+static pm_status find_family(struct conversion *c, pm_error *err)
+{
+    struct pm_source *s = &c->source;
+    pm_status st = pm_family_find(s->config, &c->family, c->params->vocab_only ? NULL : err);
+    if (st) return c->params->vocab_only ? PM_OK : st;
+    const struct pm_family_text *text = c->family->text;
+    if (!text) return PM_OK;
+    s->text.extras = &text->tokenizer;
+    if (s->chat_template || !text->chat_template) return PM_OK;
+    s->chat_template_len = strlen(text->chat_template);
+    s->chat_template = pm_strndup(text->chat_template, s->chat_template_len, err);
+    return s->chat_template ? PM_OK : PM_ERR_MEMORY;
+}
+
+static pm_status check_frequencies(const struct conversion *c, pm_error *err)
+{
+    for (uint32_t r = 0; r < c->plan.desc.n_rope; r++)
+        for (uint32_t i = 0; i < c->plan.desc.rope[r].n_rot / 2; i++) {
+            float a = c->plan.inv_freq[r][i], b = c->plan.inv_freq_long[r][i];
+            if (!(a >= 0 && a <= PM_MAX_INV_FREQ && b >= 0 && b <= PM_MAX_INV_FREQ))
+                return pm_fail(err, PM_ERR_LIMIT, "%s: the fields of rope, or its factors, give the frequency %g at %u; the limit is %d", c->source.config_name,
+                               (double)(a >= 0 && a <= PM_MAX_INV_FREQ ? b : a), i, PM_MAX_INV_FREQ);
+        }
+    return PM_OK;
+}
+
+/* What the runtime would refuse is refused here: whatever the family overlooked, no file is written that does not open. */
+static pm_status check_description(struct conversion *c, pm_error *err)
+{
+    struct pm_desc d;
+    json_t *j = pm_desc_to_json(&c->plan.desc, err);
+    if (!j) return PM_ERR_MEMORY;
+    pm_status st = pm_desc_from_json(j, &d, err);
+    json_decref(j);
+    if (st) pm_error_prefix(err, "%s describes a model that cannot run", c->source.config_name);
+    else pm_desc_free(&d);
+    return st ? st : check_frequencies(c, err);
 }
 
 static pm_status describe(struct conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
     struct pm_desc *d = &c->plan.desc;
-    const struct pm_family *family;
     const char *name = p->name ? p->name : c->source.name;
     pm_status st;
-    if ((st = pm_tokenizer_build(&c->source.text, &c->tokenizer, err))) return st;
+    if (!pm_utf8_valid(name, strlen(name))) return pm_fail(err, PM_ERR_ARGUMENT, "the model's name is not valid UTF-8");
+    if ((st = find_family(c, err)) || (st = pm_tokenizer_build(&c->source.text, &c->tokenizer, err))) return st;
     if (!p->vocab_only) {
-        if ((st = pm_family_find(c->source.config, &family, err)) || (st = family->describe(&c->source, &c->plan, err))) return st;
+        if ((st = c->family->describe(&c->source, &c->plan, err))) return st;
         bool integer = c->dtype.type == PM_W_W8 || c->dtype.type == PM_W_W4;
-        bool lossless = c->dtype.type == PM_W_W4 && c->dtype.group == 32 && all_q4_0(c, &c->plan.layer[0].qkv);
-        pm_dtype_apply(d, &c->dtype, integer && p->rotate != PM_ROTATE_OFF && !(p->rotate == PM_ROTATE_AUTO && lossless), p->head_same);
+        pm_dtype_apply(d, &c->dtype, integer && p->rotate != PM_ROTATE_OFF, p->head_same);
+        keep_exact(c);
     }
     d->name = pm_strndup(name, strlen(name), err);
     d->dtype = pm_strndup(p->vocab_only ? "none" : c->dtype.name, strlen(p->vocab_only ? "none" : c->dtype.name), err);
     if (!d->family) d->family = pm_strndup("", 0, err);
     if (!d->name || !d->dtype || !d->family) return PM_ERR_MEMORY;
-    return collect_ids(c, err);
+    st = collect_ids(c, err);
+    return st ? st : check_description(c, err);
 }
 
 static void free_conversion(struct conversion *c)
@@ -297,7 +354,7 @@ pm_status pm_convert(const pm_convert_params *params, pm_error *err)
     c.provenance = json_pack("{s:s, s:s, s:s, s:s, s:o}", "tool", pm_version(), "source", c.source.format, "source_name", c.source.name, "rotate",
                              params->rotate == PM_ROTATE_OFF ? "off" : params->rotate == PM_ROTATE_ON ? "on" : "auto", "error", c.errors);
     if (!c.provenance) {
-        st = pm_fail(err, PM_ERR_FORMAT, "the source's name is not valid UTF-8");
+        st = pm_fail(err, PM_ERR_MEMORY, "out of memory");
         goto done;
     }
     c.writer.provenance = c.provenance;
@@ -306,6 +363,7 @@ pm_status pm_convert(const pm_convert_params *params, pm_error *err)
     c.writer.on_progress = params->on_progress;
     c.writer.user = params->user;
     if ((st = pm_writer_plan(&c.writer, &c.plan.desc, c.tokenizer.len, err)) || (st = pm_writer_begin(&c.writer, params->output, err)) || (st = put_all(&c, err))) goto done;
+    if (c.n_exact) json_object_set_new(c.provenance, "exact", json_integer((json_int_t)c.n_exact));
     st = pm_writer_finish(&c.writer, err);
 done:
     free_conversion(&c);

@@ -45,13 +45,11 @@ static void apply(struct pm_linear_desc *l, enum pm_wtype type, uint32_t group, 
 
 void pm_dtype_apply(struct pm_desc *d, const struct pm_dtype_choice *c, bool rotate, bool head_same)
 {
-    for (uint32_t i = 0; i < d->n_layer; i++) {
-        struct pm_layer_desc *l = &d->layer[i];
-        apply(&l->qkv, c->type, c->group, rotate);
-        apply(&l->o, c->type, c->group, rotate);
-        apply(&l->gate_up, c->type, c->group, rotate);
-        apply(&l->down, c->type, c->group, rotate);
-    }
+    for (uint32_t i = 0; i < d->n_layer; i++)
+        for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
+            struct pm_linear_desc *l = pm_layer_linear(&d->layer[i], (enum pm_slot_id)id);
+            if (l && l->k) apply(l, c->type, c->group, rotate);
+        }
     bool integer = c->type == PM_W_W8 || c->type == PM_W_W4;
     apply(&d->head, integer && !head_same ? PM_W_W8 : c->type, integer && !head_same ? 0 : c->group, rotate);
     if (!d->tied) apply(&d->embed, c->type == PM_W_BF16 ? PM_W_BF16 : PM_W_F16, 0, false);

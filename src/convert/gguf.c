@@ -5,11 +5,13 @@
  *
  * Idea: after this file the rest of the converter does not know that GGUF exists. Every count is compared with what the file can hold before it is used.
  */
-#include "convert/source.h"
+#include "convert/gguf_arch.h"
 
 #include "base/cursor.h"
 #include "base/mem.h"
+#include "model/desc.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +34,7 @@ struct gguf {
     size_t n_kv;
     const char *arch;
     size_t arch_len;
+    const struct pm_gguf_arch *kind;
 };
 
 static pm_status damaged(const struct gguf *g, const char *what, pm_error *err)
@@ -46,12 +49,23 @@ static const char *read_string(struct pm_cursor *c, size_t *len)
     return (const char *)pm_cursor_take(c, n);
 }
 
-static pm_status read_kv(struct gguf *g, struct kv *kv, pm_error *err)
+static const struct kv *find_key(const struct gguf *g, const char *key, size_t len)
+{
+    for (size_t i = 0; i < g->n_kv; i++)
+        if (g->kv[i].key_len == len && memcmp(g->kv[i].key, key, len) == 0) return &g->kv[i];
+    return NULL;
+}
+
+static pm_status read_kv(struct gguf *g, pm_error *err)
 {
     struct pm_cursor *c = &g->c;
+    struct kv *kv = &g->kv[g->n_kv];
+    size_t at = c->pos;
     kv->key = read_string(c, &kv->key_len);
     uint32_t type = pm_cursor_u32(c);
     if (c->bad || type >= KV_COUNT) return damaged(g, "a metadata entry", err);
+    if (find_key(g, kv->key, kv->key_len))
+        return pm_fail_at(err, PM_ERR_FORMAT, at, "GGUF: metadata key \"%.*s\" is there twice", (int)pm_min_size(kv->key_len, 80), kv->key);
     kv->type = (enum kv_type)type;
     if (type == KV_STRING) {
         kv->n = pm_cursor_u64(c);
@@ -74,23 +88,14 @@ static pm_status read_kv(struct gguf *g, struct kv *kv, pm_error *err)
     } else {
         kv->data = pm_cursor_take(c, kv_size[type]);
     }
-    return c->bad ? damaged(g, "a metadata value", err) : PM_OK;
+    if (c->bad) return damaged(g, "a metadata value", err);
+    g->n_kv++;
+    return PM_OK;
 }
 
 static const struct kv *find(const struct gguf *g, const char *key)
 {
-    size_t n = strlen(key);
-    for (size_t i = 0; i < g->n_kv; i++)
-        if (g->kv[i].key_len == n && memcmp(g->kv[i].key, key, n) == 0) return &g->kv[i];
-    return NULL;
-}
-
-/* "ARCH.suffix" */
-static const struct kv *find_arch(const struct gguf *g, const char *suffix)
-{
-    char key[160];
-    snprintf(key, sizeof key, "%.*s.%s", (int)g->arch_len, g->arch, suffix);
-    return find(g, key);
+    return find_key(g, key, strlen(key));
 }
 
 static bool number(const struct kv *kv, double *out)
@@ -100,7 +105,7 @@ static bool number(const struct kv *kv, double *out)
     float f;
     double d;
     switch (kv->type) {
-    case KV_U8: case KV_BOOL: *out = kv->data[0]; return true;
+    case KV_U8: *out = kv->data[0]; return true;
     case KV_I8: *out = (int8_t)kv->data[0]; return true;
     case KV_U16: { uint16_t v; memcpy(&v, kv->data, 2); *out = v; return true; }
     case KV_I16: { int16_t v; memcpy(&v, kv->data, 2); *out = v; return true; }
@@ -109,53 +114,131 @@ static bool number(const struct kv *kv, double *out)
     case KV_F32: memcpy(&f, kv->data, 4); *out = (double)f; return true;
     case KV_U64: case KV_I64: memcpy(&i, kv->data, 8); *out = (double)i; return true;
     case KV_F64: memcpy(&d, kv->data, 8); *out = d; return true;
-    case KV_STRING: case KV_ARRAY: case KV_COUNT: break;
+    case KV_BOOL: case KV_STRING: case KV_ARRAY: case KV_COUNT: break;
     }
     return false;
 }
 
-/* ---- metadata to config.json's spelling ---- */
-
-static pm_status put_number(struct pm_source *s, const struct kv *kv, const char *key, bool integer, pm_error *err)
+/* What is wrong with the value of a key that is there. `what` is in the words of the format: "llama.block_count". */
+static pm_status not_a(const char *what, const char *kind, pm_error *err)
 {
-    double d;
-    if (!number(kv, &d)) return PM_OK;
-    if (integer && !(d >= 0 && d < 1e15)) return pm_fail(err, PM_ERR_FORMAT, "GGUF: the value for \"%s\" is not a count", key);
-    json_object_set_new(s->config, key, integer ? json_integer((json_int_t)d) : json_real(d));
+    return pm_fail(err, PM_ERR_FORMAT, "GGUF: the value of \"%s\" is not %s", what, kind);
+}
+
+/* A key with a count or another number; absent leaves *out alone. */
+static pm_status get_number(const struct gguf *g, const char *key, bool count, double *out, pm_error *err)
+{
+    const struct kv *kv = find(g, key);
+    double d = 0;
+    if (!kv) return PM_OK;
+    if (!number(kv, &d) || !isfinite(d)) return not_a(key, "a number", err);
+    if (count && !(d >= 0 && d < 1e15 && d == floor(d))) return not_a(key, "a count", err);
+    *out = d;
     return PM_OK;
 }
 
-static pm_status make_config(struct pm_source *s, const struct gguf *g, pm_error *err)
+/* ---- metadata to config.json's spelling ---- */
+
+/* "ARCH.suffix" */
+static const char *arch_key(const struct gguf *g, const char *suffix, char key[96])
 {
-    static const struct { const char *arch, *class_name; } classes[] = { { "llama", "LlamaForCausalLM" }, { "qwen2", "Qwen2ForCausalLM" }, { "qwen3", "Qwen3ForCausalLM" } };
-    static const struct { const char *gguf, *hf; bool integer; } fields[] = {
-        { "block_count", "num_hidden_layers", true }, { "embedding_length", "hidden_size", true }, { "feed_forward_length", "intermediate_size", true },
-        { "attention.head_count", "num_attention_heads", true }, { "attention.head_count_kv", "num_key_value_heads", true },
-        { "attention.key_length", "head_dim", true }, { "context_length", "max_position_embeddings", true }, { "rope.freq_base", "rope_theta", false },
-        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", false },
+    snprintf(key, 96, "%.*s.%s", (int)g->arch_len, g->arch, suffix);
+    return key;
+}
+
+static double arch_number(const struct gguf *g, const char *suffix, bool count, double absent, pm_status *st, pm_error *err)
+{
+    char key[96];
+    double d = absent;
+    if (!*st) *st = get_number(g, arch_key(g, suffix, key), count, &d, err);
+    return d;
+}
+
+static pm_status put(json_t *config, const char *key, json_t *value, pm_error *err)
+{
+    return json_object_set_new(config, key, value) ? pm_fail(err, PM_ERR_MEMORY, "out of memory") : PM_OK;
+}
+
+/* The scaling of rope. A factor without a type means "linear", as for the programs that write these files; llama3's factors are a tensor. */
+static pm_status put_scaling(struct pm_source *s, const struct gguf *g, pm_error *err)
+{
+    char key[96], type[40] = "linear";
+    pm_status st = PM_OK;
+    const struct kv *kv = find(g, arch_key(g, "rope.scaling.type", key));
+    if (kv && kv->type != KV_STRING) return not_a(key, "a text", err);
+    if (kv) snprintf(type, sizeof type, "%.*s", (int)pm_min_size((size_t)kv->n, 39), (const char *)kv->data);
+    double factor = arch_number(g, "rope.scaling.factor", false, 0, &st, err);
+    if (factor == 0) factor = arch_number(g, "rope.scale_linear", false, 0, &st, err);
+    if (st || strcmp(type, "none") == 0 || (factor == 0 && strcmp(type, "linear") == 0)) return st;
+    return put(s->config, "rope_scaling", json_pack("{s:s, s:f}", "rope_type", type, "factor", factor), err);
+}
+
+/* What this family's attention does not have. */
+static pm_status refuse_variants(const struct gguf *g, double d_head, pm_error *err)
+{
+    char key[96];
+    pm_status st = PM_OK;
+    static const struct { const char *suffix; double fine; } fields[] = { { "attention.value_length", -1 }, { "expert_count", 0 } };
+    arch_number(g, "rope.dimension_count", true, 0, &st, err);      /* its size is the architecture's business, its type is not */
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        double fine = fields[i].fine < 0 ? d_head : fields[i].fine, d = arch_number(g, fields[i].suffix, false, fine, &st, err);
+        if (st) return st;
+        if (d != fine) return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"%s\" is %g; this family has %g", arch_key(g, fields[i].suffix, key), d, fine);
+    }
+    return PM_OK;
+}
+
+struct asked { const struct gguf *g; pm_status st; pm_error *err; };    /* st: of the first value that was no number */
+
+static bool meta_number(void *ctx, const char *suffix, double *out)
+{
+    struct asked *a = ctx;
+    char key[96];
+    bool there = find(a->g, arch_key(a->g, suffix, key)) != NULL;
+    pm_status st = get_number(a->g, key, false, out, a->err);
+    if (!a->st) a->st = st;
+    return there && !st;
+}
+
+static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
+{
+    static const struct { const char *gguf, *hf; uint32_t max; bool needed; } fields[] = {      /* max: of a count; 0 = not a count */
+        { "block_count", "num_hidden_layers", PM_MAX_LAYERS, true },
+        { "embedding_length", "hidden_size", PM_MAX_EMBD, true },
+        { "feed_forward_length", "intermediate_size", PM_MAX_EMBD, true },
+        { "attention.head_count", "num_attention_heads", PM_MAX_HEADS, true },
+        { "attention.head_count_kv", "num_key_value_heads", PM_MAX_HEADS, false },
+        { "attention.key_length", "head_dim", PM_MAX_EMBD, false },
+        { "context_length", "max_position_embeddings", PM_MAX_CTX, true },
+        { "rope.freq_base", "rope_theta", 0, false },
+        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, false },
     };
-    const char *class_name = NULL;
-    for (size_t i = 0; i < sizeof classes / sizeof *classes; i++)
-        if (g->arch_len == strlen(classes[i].arch) && memcmp(g->arch, classes[i].arch, g->arch_len) == 0) class_name = classes[i].class_name;
-    if (!class_name)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: architecture \"%.*s\" is not known; known are llama, qwen2, qwen3", (int)pm_min_size(g->arch_len, 40), g->arch);
-    s->config = json_pack("{s:[s], s:s}", "architectures", class_name, "source", "gguf");
+    char key[96];
+    pm_status st = pm_gguf_arch_find(g->arch, g->arch_len, &g->kind, err);
+    if (st) return st;
+    s->config = json_pack("{s:[s], s:s}", "architectures", pm_gguf_arch_class(g->kind), "gguf", "");
     if (!s->config) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
-        pm_status st = put_number(s, find_arch(g, fields[i].gguf), fields[i].hf, fields[i].integer, err);
+        uint32_t max = fields[i].max;
+        double d = arch_number(g, fields[i].gguf, max != 0, 0, &st, err);
+        bool there = find(g, arch_key(g, fields[i].gguf, key)) != NULL;
+        if (!st && !there && fields[i].needed) st = pm_fail(err, PM_ERR_MISSING, "GGUF: \"%s\" is missing", key);
+        if (!st && there && max && (d < 1 || d > max)) st = pm_fail(err, PM_ERR_LIMIT, "GGUF: \"%s\" is %.15g; it must be from 1 to %u", key, d, max);
+        if (!st && there) st = put(s->config, fields[i].hf, max ? json_integer((json_int_t)d) : json_real(d), err);
         if (st) return st;
     }
-    double factor;
-    const struct kv *scaling = find_arch(g, "rope.scaling.type");
-    if (scaling && scaling->type == KV_STRING && !(scaling->n == 4 && memcmp(scaling->data, "none", 4) == 0)) {
-        char type[40];
-        snprintf(type, sizeof type, "%.*s", (int)pm_min_size((size_t)scaling->n, 39), (const char *)scaling->data);
-        json_t *r = json_pack("{s:s}", "rope_type", type);
-        if (number(find_arch(g, "rope.scaling.factor"), &factor)) json_object_set_new(r, "factor", json_real(factor));
-        json_object_set_new(s->config, "rope_scaling", r);
-    }
-    if (find_arch(g, "attention.sliding_window")) json_object_set_new(s->config, "sliding_window", json_integer(1));
-    return PM_OK;
+    double heads = arch_number(g, "attention.head_count", true, 1, &st, err), embd = arch_number(g, "embedding_length", true, 0, &st, err);
+    double d_head = arch_number(g, "attention.key_length", true, heads > 0 ? floor(embd / heads) : 0, &st, err);
+    double kv = arch_number(g, "attention.head_count_kv", true, heads, &st, err);
+    if (!st && fmod(heads, kv) != 0)
+        st = pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s\" is %.0f, which does not divide the %.0f of attention.head_count", arch_key(g, "attention.head_count_kv", key), kv, heads);
+    double window = arch_number(g, "attention.sliding_window", true, 0, &st, err);
+    if (!st && window > 0) st = put(s->config, "sliding_window", json_integer((json_int_t)window), err);
+    if (!st) st = refuse_variants(g, d_head, err);
+    if (!st) st = put_scaling(s, g, err);
+    struct asked asked = { .g = g, .err = err };
+    if (!st) st = pm_gguf_arch_config(g->kind, &(struct pm_gguf_meta){ &asked, meta_number }, s->config, err);
+    return asked.st ? asked.st : st;
 }
 
 /* ---- tensors ---- */
@@ -167,29 +250,6 @@ static bool row_type(uint32_t t, enum pm_row_type *out)
     if (t >= 31 || map[t] < 0) return false;
     *out = (enum pm_row_type)map[t];
     return true;
-}
-
-/* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; names that are not known stay as they are. */
-static void translate(const char *name, size_t len, char *out, size_t cap)
-{
-    static const struct { const char *gguf, *hf; } parts[] = {
-        { "attn_norm", "input_layernorm" },   { "attn_q", "self_attn.q_proj" }, { "attn_k", "self_attn.k_proj" }, { "attn_v", "self_attn.v_proj" },
-        { "attn_output", "self_attn.o_proj" }, { "attn_q_norm", "self_attn.q_norm" }, { "attn_k_norm", "self_attn.k_norm" },
-        { "ffn_norm", "post_attention_layernorm" }, { "ffn_gate", "mlp.gate_proj" }, { "ffn_up", "mlp.up_proj" }, { "ffn_down", "mlp.down_proj" },
-    };
-    static const struct { const char *gguf, *hf; } top[] = { { "token_embd.weight", "model.embed_tokens.weight" }, { "output_norm.weight", "model.norm.weight" },
-                                                             { "output.weight", "lm_head.weight" } };
-    snprintf(out, cap, "%.*s", (int)len, name);
-    for (size_t i = 0; i < sizeof top / sizeof *top; i++)
-        if (strcmp(out, top[i].gguf) == 0) {
-            snprintf(out, cap, "%s", top[i].hf);
-            return;
-        }
-    unsigned layer;
-    char part[64], kind[16];
-    if (sscanf(out, "blk.%5u.%63[a-z_].%15s", &layer, part, kind) != 3) return;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
-        if (strcmp(part, parts[i].gguf) == 0) snprintf(out, cap, "model.layers.%u.%s.%s", layer, parts[i].hf, kind);
 }
 
 struct raw_tensor { const char *name; size_t name_len; uint32_t n_dim, type; uint64_t dim[4], off; };
@@ -205,11 +265,13 @@ static pm_status read_tensor_info(struct gguf *g, struct raw_tensor *t, pm_error
     return g->c.bad ? damaged(g, "a tensor's entry", err) : PM_OK;
 }
 
-static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, size_t data_start, pm_error *err)
+struct layout { size_t start, align; };     /* of the tensors' data */
+
+static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, const struct pm_gguf_arch *kind, const struct layout *l, pm_error *err)
 {
     char name[160];
-    struct pm_source_tensor t = { .map = &s->gguf };
-    translate(r->name, pm_min_size(r->name_len, 150), name, sizeof name);
+    struct pm_source_tensor t = { .map = &s->gguf, .rank = r->n_dim };
+    pm_gguf_arch_name(kind, r->name, pm_min_size(r->name_len, 150), name, sizeof name);
     if (!row_type(r->type, &t.type))
         return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tensor \"%.80s\" has type %u; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K", name, r->type);
     const struct pm_row_format *f = pm_row_format(t.type);
@@ -217,35 +279,65 @@ static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, siz
     if (r->dim[0] == 0 || r->dim[0] % f->block || r->dim[0] > (1u << 30))
         return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.80s\" has rows of %llu values, which %s cannot hold", name, (unsigned long long)r->dim[0], f->name);
     t.rows = 1;
-    size_t bytes;
+    size_t bytes, room = s->gguf.len - l->start;
     t.row_bytes = t.cols / f->block * f->bytes;
     for (int i = 1; i < 4; i++)
-        if (r->dim[i] == 0 || !pm_size_mul(t.rows, (size_t)r->dim[i], &t.rows)) return pm_fail(err, PM_ERR_LIMIT, "GGUF: tensor \"%.80s\": its shape overflows", name);
-    if (!pm_size_mul(t.rows, t.row_bytes, &bytes) || r->off > s->gguf.len - data_start || bytes > s->gguf.len - data_start - (size_t)r->off)
-        return pm_fail_at(err, PM_ERR_FORMAT, data_start, "GGUF: tensor \"%.80s\" lies beyond the end of the file: it is cut off or damaged", name);
-    t.data = s->gguf.data + data_start + r->off;
-    for (size_t k = 0; k < s->n; k++)
-        if (strcmp(s->tensor[k].name, name) == 0) return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.80s\" is there twice", name);
+        if (r->dim[i] == 0 || !pm_size_mul(t.rows, (size_t)r->dim[i], &t.rows)) return pm_fail(err, PM_ERR_LIMIT, "GGUF: tensor \"%.80s\": its shape is empty or overflows", name);
+    if (r->off % l->align)
+        return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.80s\" lies at %llu, which is not a multiple of the alignment %zu", name, (unsigned long long)r->off, l->align);
+    if (!pm_size_mul(t.rows, t.row_bytes, &bytes) || r->off > room || bytes > room - (size_t)r->off)
+        return pm_fail_at(err, PM_ERR_FORMAT, r->off > room ? s->gguf.len : l->start + r->off, "GGUF: tensor \"%.80s\" ends beyond the file, which has %zu bytes: it is cut off or damaged", name,
+                          s->gguf.len);
+    t.data = s->gguf.data + l->start + r->off;
     return pm_source_add(s, &t, name, err);
 }
 
-/* Llama files hold q and k with the rows of each head interleaved. */
-static pm_status mark_permuted(struct pm_source *s, const struct gguf *g, pm_error *err)
+static int by_place(const void *a, const void *b)
 {
-    if (!(g->arch_len == 5 && memcmp(g->arch, "llama", 5) == 0)) return PM_OK;
-    uint32_t heads = 0, kv = 0;
-    pm_status st;
-    if ((st = pm_json_u32(s->config, "GGUF metadata", "num_attention_heads", 1, 1024, &heads, err))) return st;
-    kv = heads;
-    if ((st = pm_json_opt_u32(s->config, "GGUF metadata", "num_key_value_heads", 1, 1024, &kv, err))) return st;
-    for (size_t i = 0; i < s->n; i++) {
-        bool q = strstr(s->tensor[i].name, "self_attn.q_proj.") != NULL, k = strstr(s->tensor[i].name, "self_attn.k_proj.") != NULL;
-        if ((!q && !k) || s->tensor[i].rows == 1) continue;
-        uint32_t n = q ? heads : kv;
-        if (s->tensor[i].rows % n || s->tensor[i].rows / n % 2)
-            return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has %zu rows, which is not %u heads of an even size", s->tensor[i].name, s->tensor[i].rows, n);
-        s->tensor[i].unpermute_heads = n;
-    }
+    const struct pm_source_tensor *const *x = a, *const *y = b;
+    return ((*x)->data > (*y)->data) - ((*x)->data < (*y)->data);
+}
+
+static pm_status check_overlap(const struct pm_source *s, pm_error *err)
+{
+    const struct pm_source_tensor **t = pm_calloc(s->n, sizeof *t, err);
+    if (!t) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < s->n; i++) t[i] = &s->tensor[i];
+    qsort(t, s->n, sizeof *t, by_place);
+    pm_status st = PM_OK;
+    for (size_t i = 1; i < s->n && !st; i++)
+        if (t[i]->data < t[i - 1]->data + t[i - 1]->rows * t[i - 1]->row_bytes)
+            st = pm_fail_at(err, PM_ERR_FORMAT, (uint64_t)(t[i]->data - s->gguf.data), "GGUF: tensor \"%.80s\" overlaps \"%.80s\"", t[i]->name, t[i - 1]->name);
+    free(t);
+    return st;
+}
+
+static pm_status read_tensors(struct pm_source *s, struct gguf *g, size_t n, pm_error *err)
+{
+    double align = 32;
+    pm_status st = get_number(g, "general.alignment", true, &align, err);
+    if (st) return st;
+    struct layout l = { .align = (size_t)align };
+    if (align < 1 || align > 1 << 20 || (l.align & (l.align - 1))) return pm_fail(err, PM_ERR_FORMAT, "GGUF: the value of \"general.alignment\" is %g, which is not a power of two up to 2^20", align);
+    if (n > PM_MAX_TENSORS) return pm_fail(err, PM_ERR_LIMIT, "GGUF: %zu tensors; the limit is %u", n, PM_MAX_TENSORS);
+    struct raw_tensor *raw = pm_calloc(n, sizeof *raw, err);
+    if (!raw) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < n && !st; i++) st = read_tensor_info(g, &raw[i], err);
+    l.start = pm_round_up(g->c.pos, l.align);
+    if (!st && l.start > g->c.len) st = damaged(g, "its header", err);
+    for (size_t i = 0; i < n && !st; i++) st = add_tensor(s, &raw[i], g->kind, &l, err);
+    free(raw);
+    if (!st) st = check_overlap(s, err);
+    return st ? st : pm_gguf_arch_finish(g->kind, s, err);
+}
+
+/* Options that a config would name and here only tensors tell. */
+static pm_status put_biases(struct pm_source *s, pm_error *err)
+{
+    static const struct { const char *tensor, *key; } biases[] = { { "model.layers.0.self_attn.q_proj.bias", "attention_bias" }, { "model.layers.0.mlp.gate_proj.bias", "mlp_bias" } };
+    for (size_t i = 0; i < 2; i++)
+        if (pm_source_find(s, biases[i].tensor) && put(s->config, biases[i].key, json_true(), err)) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < s->n; i++) s->tensor[i].used = false;
     return PM_OK;
 }
 
@@ -254,9 +346,9 @@ static pm_status mark_permuted(struct pm_source *s, const struct gguf *g, pm_err
 static pm_status string_array(const struct gguf *g, const char *key, const struct pm_text_file **out, size_t *n, pm_error *err)
 {
     const struct kv *kv = find(g, key);
-    if (!kv || kv->type != KV_ARRAY || kv->item != KV_STRING) return PM_OK;
-    if (kv->n > g->c.len / 8) return damaged(g, "a list of strings", err);
-    struct pm_text_file *list = pm_calloc((size_t)kv->n, sizeof *list, err);
+    if (!kv) return PM_OK;
+    if (kv->type != KV_ARRAY || kv->item != KV_STRING) return not_a(key, "a list of texts", err);
+    struct pm_text_file *list = pm_calloc((size_t)kv->n, sizeof *list, err);    /* each has eight bytes in the file: read_kv() saw them all */
     if (!list) return PM_ERR_MEMORY;
     struct pm_cursor c = { .data = kv->data, .len = (size_t)(g->c.data + g->c.len - kv->data) };
     for (size_t i = 0; i < kv->n; i++) list[i].data = read_string(&c, &list[i].len);
@@ -265,72 +357,92 @@ static pm_status string_array(const struct gguf *g, const char *key, const struc
     return PM_OK;
 }
 
-static const void *number_array(struct pm_source *s, const struct gguf *g, const char *key, enum kv_type type, size_t n, pm_error *err)
+/* *out stays NULL when the key is absent. */
+static pm_status number_array(struct pm_source *s, const struct gguf *g, const char *key, enum kv_type type, size_t n, const void **out, pm_error *err)
 {
     const struct kv *kv = find(g, key);
-    if (!kv || kv->type != KV_ARRAY || kv->item != type || kv->n != n) return NULL;
+    if (!kv) return PM_OK;
+    if (kv->type != KV_ARRAY || kv->item != type) return not_a(key, type == KV_F32 ? "a list of F32" : "a list of I32", err);
+    if (kv->n != n) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: \"%s\" has %llu entries for %zu tokens", key, (unsigned long long)kv->n, n);
     void *copy = pm_calloc(n, 4, err);      /* the file's own may be unaligned */
-    if (!copy) return NULL;
+    if (!copy) return PM_ERR_MEMORY;
     memcpy(copy, kv->data, n * 4);
-    s->file_data[s->n_file++] = copy;
-    return copy;
+    *out = s->file_data[s->n_file++] = copy;
+    return PM_OK;
 }
 
-static char *text_of(const struct kv *kv, pm_error *err)
+/* A text that is kept with the source; *out stays NULL when the key is absent. */
+static pm_status text_of(struct pm_source *s, const struct gguf *g, const char *key, const char **out, pm_error *err)
 {
-    return pm_strndup((const char *)kv->data, (size_t)kv->n, err);
+    const struct kv *kv = find(g, key);
+    if (!kv) return PM_OK;
+    if (kv->type != KV_STRING) return not_a(key, "a text", err);
+    char *text = pm_strndup((const char *)kv->data, pm_min_size((size_t)kv->n, 200), err);     /* names: longer ones are not known anyway */
+    if (!text) return PM_ERR_MEMORY;
+    *out = s->file_data[s->n_file++] = text;
+    return PM_OK;
 }
 
-static int32_t id_of(const struct gguf *g, const char *key)
+/* The id of a special token; -1 when there is none, which some files spell 0xFFFFFFFF. */
+static pm_status id_of(const struct gguf *g, const char *key, size_t n_vocab, int32_t *out, pm_error *err)
 {
-    double d;
-    return number(find(g, key), &d) && d >= 0 && d < 1 << 22 ? (int32_t)d : -1;
+    double d = 4294967295.0;
+    *out = -1;
+    pm_status st = get_number(g, key, true, &d, err);
+    if (st || d == 4294967295.0) return st;
+    if (d >= (double)n_vocab) return pm_fail(err, PM_ERR_LIMIT, "GGUF: \"%s\" is %.0f; the vocabulary has %zu tokens", key, d, n_vocab);
+    *out = (int32_t)d;
+    return PM_OK;
 }
 
-static int flag_of(const struct gguf *g, const char *key)
+static pm_status flag_of(const struct gguf *g, const char *key, int *out, pm_error *err)
 {
-    double d;
-    return number(find(g, key), &d) ? d != 0 : -1;
+    const struct kv *kv = find(g, key);
+    if (kv && kv->type != KV_BOOL) return not_a(key, "true or false", err);
+    *out = kv ? kv->data[0] != 0 : -1;
+    return PM_OK;
 }
 
-static pm_status read_vocab(struct pm_source *s, const struct gguf *g, pm_error *err)
+static pm_status read_special(struct pm_source *s, const struct gguf *g, pm_error *err)
 {
     struct pm_gguf_vocab *v = &s->vocab;
-    const struct kv *model = find(g, "tokenizer.ggml.model"), *pre = find(g, "tokenizer.ggml.pre"), *tmpl = find(g, "tokenizer.chat_template");
     pm_status st;
-    if (!model || model->type != KV_STRING) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.model is missing");
-    if ((st = string_array(g, "tokenizer.ggml.tokens", &v->token, &v->n, err)) || (st = string_array(g, "tokenizer.ggml.merges", &v->merge, &v->n_merge, err))) return st;
-    if (!v->n) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.tokens is missing");
-    v->score = number_array(s, g, "tokenizer.ggml.scores", KV_F32, v->n, err);
-    v->type = number_array(s, g, "tokenizer.ggml.token_type", KV_I32, v->n, err);
-    char *text = text_of(model, err);
-    if (!text) return PM_ERR_MEMORY;
-    v->model = s->file_data[s->n_file++] = text;
-    if (pre && pre->type == KV_STRING) {
-        if (!(text = text_of(pre, err))) return PM_ERR_MEMORY;
-        v->pre = s->file_data[s->n_file++] = text;
-    }
-    v->bos = id_of(g, "tokenizer.ggml.bos_token_id");
-    v->eos = id_of(g, "tokenizer.ggml.eos_token_id");
-    v->unk = id_of(g, "tokenizer.ggml.unknown_token_id");
-    v->add_bos = flag_of(g, "tokenizer.ggml.add_bos_token");
-    v->add_eos = flag_of(g, "tokenizer.ggml.add_eos_token");
-    v->add_space_prefix = flag_of(g, "tokenizer.ggml.add_space_prefix");
-    s->text.gguf = v;
+    if ((st = id_of(g, "tokenizer.ggml.bos_token_id", v->n, &v->bos, err)) || (st = id_of(g, "tokenizer.ggml.eos_token_id", v->n, &v->eos, err)) ||
+        (st = id_of(g, "tokenizer.ggml.unknown_token_id", v->n, &v->unk, err)) || (st = flag_of(g, "tokenizer.ggml.add_bos_token", &v->add_bos, err)) ||
+        (st = flag_of(g, "tokenizer.ggml.add_eos_token", &v->add_eos, err)) || (st = flag_of(g, "tokenizer.ggml.add_space_prefix", &v->add_space_prefix, err)))
+        return st;
     s->bos = v->bos;
     s->eos = pm_calloc(4, sizeof *s->eos, err);
     if (!s->eos) return PM_ERR_MEMORY;
     static const char *const ends[] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id" };
     for (int i = 0; i < 3; i++) {
-        int32_t id = id_of(g, ends[i]);
+        int32_t id;
+        if ((st = id_of(g, ends[i], v->n, &id, err))) return st;
         if (id >= 0) s->eos[s->n_eos++] = id;
     }
-    if (tmpl && tmpl->type == KV_STRING) {
-        s->chat_template = text_of(tmpl, err);
-        s->chat_template_len = (size_t)tmpl->n;
-        if (!s->chat_template) return PM_ERR_MEMORY;
-    }
     return PM_OK;
+}
+
+static pm_status read_vocab(struct pm_source *s, const struct gguf *g, pm_error *err)
+{
+    struct pm_gguf_vocab *v = &s->vocab;
+    const struct kv *tmpl = find(g, "tokenizer.chat_template");
+    const void *score = NULL, *type = NULL;
+    pm_status st;
+    if ((st = text_of(s, g, "tokenizer.ggml.model", &v->model, err)) || (st = text_of(s, g, "tokenizer.ggml.pre", &v->pre, err)) ||
+        (st = string_array(g, "tokenizer.ggml.tokens", &v->token, &v->n, err)) || (st = string_array(g, "tokenizer.ggml.merges", &v->merge, &v->n_merge, err)))
+        return st;
+    if (!v->model) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.model is missing");
+    if (!v->n) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.tokens is missing");
+    if (!v->merge && strcmp(v->model, "gpt2") == 0) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.merges is missing");
+    if ((st = number_array(s, g, "tokenizer.ggml.scores", KV_F32, v->n, &score, err)) || (st = number_array(s, g, "tokenizer.ggml.token_type", KV_I32, v->n, &type, err)) ||
+        (st = read_special(s, g, err)))
+        return st;
+    v->score = score;
+    v->type = type;
+    s->text.gguf = v;
+    if (!tmpl) return PM_OK;
+    return tmpl->type == KV_STRING ? pm_source_template(s, (const char *)tmpl->data, (size_t)tmpl->n, err) : not_a("tokenizer.chat_template", "a text", err);
 }
 
 static pm_status read_all(struct pm_source *s, struct gguf *g, bool vocab_only, pm_error *err)
@@ -339,32 +451,29 @@ static pm_status read_all(struct pm_source *s, struct gguf *g, bool vocab_only, 
     const uint8_t *magic = pm_cursor_take(c, 4);
     uint32_t version = pm_cursor_u32(c);
     if (!magic || memcmp(magic, "GGUF", 4) != 0) return pm_fail_at(err, PM_ERR_FORMAT, 0, "neither a checkpoint folder nor a GGUF file (it does not begin with \"GGUF\")");
+    if (c->bad) return damaged(g, "its header", err);
+    if (version == 2u << 24 || version == 3u << 24) return pm_fail_at(err, PM_ERR_UNSUPPORTED, 4, "GGUF: a big-endian file, which is not supported");
     if (version != 2 && version != 3) return pm_fail_at(err, PM_ERR_UNSUPPORTED, 4, "GGUF version %u is not supported; 2 and 3 are", version);
     s->format = version == 2 ? "GGUF v2" : "GGUF v3";
+    s->config_name = "GGUF metadata";
     uint64_t n_tensor = pm_cursor_u64(c), n_kv = pm_cursor_u64(c);
     if (c->bad || n_kv > MAX_KV || n_tensor > c->len / 24) return damaged(g, "its header", err);
     pm_status st;
     for (uint64_t i = 0; i < n_kv; i++)
-        if ((st = read_kv(g, &g->kv[g->n_kv++], err))) return st;
+        if ((st = read_kv(g, err))) return st;
     const struct kv *arch = find(g, "general.architecture"), *name = find(g, "general.name");
     if (!arch || arch->type != KV_STRING) return pm_fail(err, PM_ERR_MISSING, "GGUF: general.architecture is missing");
     g->arch = (const char *)arch->data;
-    g->arch_len = (size_t)arch->n;
-    s->name = name && name->type == KV_STRING ? text_of(name, err) : pm_strndup("model", 5, err);
-    if (!s->name) return PM_ERR_MEMORY;
-    if ((st = make_config(s, g, err)) || (st = read_vocab(s, g, err))) return st;
-    json_object_set_new(s->config, "vocab_size", json_integer((json_int_t)s->vocab.n));
+    g->arch_len = pm_min_size((size_t)arch->n, 60);
+    bool named = name && name->type == KV_STRING && name->n;
+    if ((st = pm_source_name(s, named ? (const char *)name->data : "model", named ? (size_t)name->n : 5, err)) || (st = read_vocab(s, g, err))) return st;
     if (vocab_only) return PM_OK;
-    double d;
-    uint64_t align = number(find(g, "general.alignment"), &d) && d >= 1 && d <= 1 << 20 ? (uint64_t)d : 32;
-    struct raw_tensor *raw = pm_calloc((size_t)n_tensor, sizeof *raw, err);
-    if (!raw) return PM_ERR_MEMORY;
-    for (uint64_t i = 0; i < n_tensor && !st; i++) st = read_tensor_info(g, &raw[i], err);
-    uint64_t start = (c->pos + align - 1) / align * align;
-    if (!st && start > c->len) st = damaged(g, "its header", err);
-    for (uint64_t i = 0; i < n_tensor && !st; i++) st = add_tensor(s, &raw[i], (size_t)start, err);
-    free(raw);
-    return st ? st : mark_permuted(s, g, err);
+    if ((st = make_config(s, g, err))) return st;
+    double rows = arch_number(g, "vocab_size", true, 0, &st, err);      /* the embedding may have more rows than there are tokens */
+    if (!st) st = put(s->config, "vocab_size", json_integer(rows > (double)s->vocab.n ? (json_int_t)rows : (json_int_t)s->vocab.n), err);
+    if (st) return st;
+    st = read_tensors(s, g, (size_t)n_tensor, err);
+    return st ? st : put_biases(s, err);
 }
 
 pm_status pm_source_open_gguf(struct pm_source *s, const char *path, bool vocab_only, pm_error *err)

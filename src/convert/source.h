@@ -19,21 +19,31 @@ void pm_row_decode(enum pm_row_type t, const uint8_t *src, size_t n, float *dst)
 struct pm_source_tensor {
     char *name;                 /* owned; Hugging Face spelling */
     enum pm_row_type type;
+    unsigned rank;              /* as the file has it: 1 for a vector */
     size_t rows, cols;          /* a vector has one row */
     const uint8_t *data;        /* in a mapping */
     size_t row_bytes;
     const struct pm_filemap *map;   /* that mapping */
-    uint32_t unpermute_heads;   /* GGUF llama: rows of each head lie interleaved; 0 = not */
+    uint32_t unpermute_heads;   /* GGUF llama: rows (of a bias: values) of each head lie interleaved; 0 = not */
     bool used;                  /* set when a family asks for it */
 };
 
+/* Limits: far beyond what is met (the largest checkpoints have 91,000 tensors in 163 files, texts of 35 MB), small enough that a lie costs little. */
 #define PM_MAX_SHARDS 1024
+#define PM_MAX_TENSORS (1u << 18)
+#define PM_MAX_CONFIG (16u << 20)       /* bytes of a config or an index */
+#define PM_MAX_TEMPLATE (4u << 20)      /* bytes of a chat template */
+#define PM_MAX_TOKENIZER (128u << 20)   /* bytes of a tokenizer's file */
+
 struct pm_source {
     const char *format;         /* "safetensors" or "GGUF v3" */
+    const char *config_name;    /* how messages call the config: "config.json" or "GGUF metadata" */
     json_t *config;             /* owned */
     json_t *generation;         /* generation_config.json or NULL, owned */
     struct pm_source_tensor *tensor;    /* [n], owned */
     size_t n, cap;
+    uint32_t *hash;             /* open addressing by name: index + 1, owned */
+    size_t hash_size;
     struct pm_container *shard; /* [n_shard], owned */
     size_t n_shard;
     struct pm_filemap gguf;
@@ -64,7 +74,11 @@ void pm_source_drop(const struct pm_source_tensor *t, size_t row0, size_t n);
 /* The two kinds (source.c chooses). */
 pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
 pm_status pm_source_open_gguf(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
-/* Appends a tensor; takes over nothing. */
+/* The model's name, made valid UTF-8 and cut where it is very long. */
+pm_status pm_source_name(struct pm_source *s, const char *text, size_t len, pm_error *err);
+/* Takes the text of a chat template. */
+pm_status pm_source_template(struct pm_source *s, const char *text, size_t len, pm_error *err);
+/* Appends a tensor; takes over nothing. A name that is there already is an error. */
 pm_status pm_source_add(struct pm_source *s, const struct pm_source_tensor *t, const char *name, pm_error *err);
 
 #endif

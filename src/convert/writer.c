@@ -45,7 +45,7 @@ static pm_status add_vector(struct pm_writer *w, const char *name, size_t n, pm_
     return add(w, name, PM_F32, 1, &n, err);
 }
 
-static pm_status add_linear(struct pm_writer *w, const char *prefix, const char *what, const struct pm_linear_desc *l, pm_error *err)
+static pm_status add_linear(struct pm_writer *w, const char *prefix, const struct pm_linear_desc *l, pm_error *err)
 {
     static const enum pm_dtype dtype[PM_W_COUNT] = { [PM_W_F16] = PM_F16, [PM_W_BF16] = PM_BF16, [PM_W_W8] = PM_I8, [PM_W_W4] = PM_U8 };
     char name[96];
@@ -53,41 +53,25 @@ static pm_status add_linear(struct pm_writer *w, const char *prefix, const char 
     bool integer = l->type == PM_W_W8 || l->type == PM_W_W4;
     size_t shape[4] = { panels, integer ? kp / (l->type == PM_W_W4 ? 8 : 4) : kp, 16, 4 }, scale[3] = { panels, l->group ? kp / l->group : 1, 16 };
     pm_status st;
-    snprintf(name, sizeof name, "%s%s.weight", prefix, what);
+    snprintf(name, sizeof name, "%s.weight", prefix);
     if ((st = add(w, name, dtype[l->type], integer ? 4 : 3, shape, err))) return st;
-    snprintf(name, sizeof name, "%s%s.scale", prefix, what);
+    snprintf(name, sizeof name, "%s.scale", prefix);
     if (integer && (st = l->group ? add(w, name, PM_F32, 3, scale, err) : add_vector(w, name, panels * 16, err))) return st;
-    snprintf(name, sizeof name, "%s%s.bias", prefix, what);
+    snprintf(name, sizeof name, "%s.bias", prefix);
     return l->bias ? add_vector(w, name, panels * 16, err) : PM_OK;
 }
 
-static pm_status add_layer(struct pm_writer *w, uint32_t i, const struct pm_desc *d, pm_error *err)
+static pm_status add_slot(void *ctx, const struct pm_slot *s, pm_error *err)
 {
-    const struct pm_layer_desc *l = &d->layer[i];
-    char prefix[32], name[96];
-    pm_status st;
-    snprintf(prefix, sizeof prefix, "layers.%u.", i);
-#define NAME(s) (snprintf(name, sizeof name, "%s" s, prefix), name)
-    if ((st = add_vector(w, NAME("attn.norm"), d->n_embd, err)) || (st = add_linear(w, prefix, "attn.qkv", &l->qkv, err)) ||
-        (l->qk_norm && (st = add_vector(w, NAME("attn.q_norm"), l->d_head, err))) || (l->qk_norm && (st = add_vector(w, NAME("attn.k_norm"), l->d_head, err))) ||
-        (st = add_linear(w, prefix, "attn.o", &l->o, err)) || (st = add_vector(w, NAME("ffn.norm"), d->n_embd, err)) ||
-        (st = add_linear(w, prefix, "ffn.gate_up", &l->gate_up, err)) || (st = add_linear(w, prefix, "ffn.down", &l->down, err)))
-        return st;
-#undef NAME
-    return PM_OK;
+    return s->linear ? add_linear(ctx, s->name, s->linear, err) : add_vector(ctx, s->name, s->n, err);
 }
 
 pm_status pm_writer_plan(struct pm_writer *w, const struct pm_desc *d, size_t tokenizer_bytes, pm_error *err)
 {
-    pm_status st;
     w->file.fd = -1;
     w->desc = d;
-    if ((st = add(w, "tokenizer", PM_U8, 1, &tokenizer_bytes, err)) || !d->has_weights) return st;
-    if ((st = add_vector(w, "rope.inv_freq", d->n_rot / 2, err)) || (!d->tied && (st = add_linear(w, "", "embed", &d->embed, err)))) return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = add_layer(w, i, d, err))) return st;
-    if ((st = add_vector(w, "norm", d->n_embd, err))) return st;
-    return add_linear(w, "", "head", &d->head, err);
+    pm_status st = add(w, "tokenizer", PM_U8, 1, &tokenizer_bytes, err);
+    return st || !d->has_weights ? st : pm_desc_walk(d, add_slot, w, err);
 }
 
 /* The header as text; hashes as they stand. */

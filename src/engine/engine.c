@@ -97,6 +97,17 @@ pm_status pm_engine_logits(struct pm_engine *e, size_t n, size_t ldv, pm_error *
     return PM_OK;
 }
 
+pm_status pm_engine_profile(pm_engine *e, size_t max_events, pm_error *err)
+{
+    return pm_pool_trace(e->exec.pool, max_events, err);
+}
+
+const pm_profile_event *pm_engine_profile_events(const pm_engine *e, int thread, size_t *n)
+{
+    *n = 0;
+    return thread >= 0 && thread < pm_engine_threads(e) ? pm_pool_events(e->exec.pool, thread, n) : NULL;
+}
+
 /* ---- limits ---- */
 
 enum { MEASURE_INT8, MEASURE_FMA, MEASURE_READ };

@@ -2,7 +2,7 @@
  * Owns: the generation loop: sample, decode to text, look for stop strings, feed.
  * Idea: text is handed out as soon as it cannot become part of a stop string any more. The buffers grow once, before the loop.
  */
-#include "engine/session.h"
+#include "engine/speculate.h"
 
 #include <string.h>
 #include <time.h>
@@ -21,6 +21,7 @@ struct loop {
     pm_session *s;
     const pm_generate_params *p;
     struct pm_detok detok;
+    struct pm_draft draft;
     size_t stop_len[MAX_STOP];
 };
 
@@ -94,7 +95,8 @@ static pm_status begin(struct loop *l, pm_error *err)
         if (l->stop_len[i] > TEXT_ROOM / 4) return pm_fail(err, PM_ERR_LIMIT, "a stop string has %zu bytes; the limit is %d", l->stop_len[i], TEXT_ROOM / 4);
     }
     s->text.len = s->piece.len = 0;
-    pm_status st = pm_grow(&s->text.data, &s->text.cap, TEXT_ROOM, 1, err);
+    pm_status st = pm_draft_begin(&l->draft, s, l->p->speculate, err);
+    if (!st) st = pm_grow(&s->text.data, &s->text.cap, TEXT_ROOM, 1, err);
     if (!st) st = pm_grow(&s->piece.data, &s->piece.cap, 4096, 1, err);
     if (st) return st;
     s->text.data[0] = '\0';
@@ -125,7 +127,8 @@ pm_status pm_session_generate(pm_session *s, const pm_generate_params *params, p
         }
         bool go_on = take_text(&l, id, &result->reason, &st, err);
         if (st && st != PM_ABORTED) break;
-        pm_status fed = s->n == s->n_ctx ? PM_CONTEXT_FULL : pm_session_feed(s, &id, 1, err);
+        size_t left = params->max_tokens ? params->max_tokens - result->n_tokens : SIZE_MAX;
+        pm_status fed = s->n == s->n_ctx ? PM_CONTEXT_FULL : pm_draft_feed(&l.draft, s, id, left, err);
         if (fed) {
             if (fed == PM_CONTEXT_FULL) result->reason = PM_STOP_CONTEXT;
             else st = fed;
@@ -138,9 +141,15 @@ pm_status pm_session_generate(pm_session *s, const pm_generate_params *params, p
         pm_status end = pm_detok_finish(&l.detok, &s->text, err);
         if (!end && s->text.len) hand_out(&l, id, s->text.len);
     }
+    pm_draft_end(&l.draft, s);
+    result->n_drafted = l.draft.n_drafted;
+    result->n_accepted = l.draft.n_accepted;
     s->piece = l.detok.held;
     s->piece.len = 0;
     result->seconds = seconds_now() - start;
-    if (st == PM_ABORTED) pm_fail(err, st, "stopped");
+    if (st == PM_ABORTED) {
+        atomic_store(&s->abort, false);
+        pm_fail(err, st, "stopped");
+    }
     return st;
 }

@@ -35,9 +35,15 @@ void pm_sampler_free(struct pm_sampler *s)
 
 int32_t pm_argmax(const float *logits, size_t n)
 {
-    float best = logits[0];
-    for (size_t i = 1; i < n; i++) best = logits[i] > best ? logits[i] : best;
-    for (size_t i = 0; i < n; i++)
+    float lane[16], best;       /* lanes, so that the compiler may use vectors */
+    size_t i = 0;
+    for (int k = 0; k < 16; k++) lane[k] = logits[0];
+    for (; i + 16 <= n; i += 16)
+        for (size_t k = 0; k < 16; k++) lane[k] = logits[i + k] > lane[k] ? logits[i + k] : lane[k];
+    best = lane[0];
+    for (int k = 1; k < 16; k++) best = lane[k] > best ? lane[k] : best;
+    for (; i < n; i++) best = logits[i] > best ? logits[i] : best;
+    for (i = 0; i < n; i++)
         if (logits[i] == best) return (int32_t)i;
     return 0;       /* NaN everywhere */
 }

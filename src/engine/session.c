@@ -31,6 +31,7 @@ pm_status pm_session_create(pm_engine *engine, const pm_model *model, const pm_s
     s->logits = pm_calloc(s->ldv, sizeof *s->logits, err);
     s->hidden = pm_calloc(pm_round_up(model->desc.n_embd, 16), sizeof *s->hidden, err);
     pm_status st = s->ids && s->logits && s->hidden ? PM_OK : PM_ERR_MEMORY;
+    pm_model_ropes(model, (uint32_t)n_ctx, &s->ropes);
     if (!st) st = pm_kv_create(&s->kv, &model->desc, (enum pm_kv_kind)params->kv, n_ctx, err);
     if (!st) st = pm_sampler_create(&s->sampler, model->desc.n_vocab, err);
     if (!st) st = pm_exec_reserve(&engine->exec, &model->desc, 1, err);
@@ -80,16 +81,6 @@ void pm_session_abort(pm_session *s)
     atomic_store(&s->abort, true);
 }
 
-pm_status pm_session_truncate(pm_session *s, size_t n, pm_error *err)
-{
-    if (n > s->n) return pm_fail(err, PM_ERR_ARGUMENT, "cannot shorten %zu tokens to %zu", s->n, n);
-    if (n == s->n) return PM_OK;
-    s->n = n;
-    s->ready = false;
-    pm_kv_trim(&s->kv, n);
-    return PM_OK;
-}
-
 /* ---- feeding ---- */
 
 static pm_status check_ids(const pm_session *s, const int32_t *ids, size_t n, pm_error *err)
@@ -102,20 +93,20 @@ static pm_status check_ids(const pm_session *s, const int32_t *ids, size_t n, pm
     return PM_OK;
 }
 
-/* One forward pass over a chunk: the KV cache is filled, the timeline is longer, e->x holds the rows. */
-static pm_status forward(pm_session *s, const int32_t *ids, size_t n, pm_error *err)
+pm_status pm_session_forward(pm_session *s, const int32_t *ids, size_t n, pm_error *err)
 {
     struct pm_exec *e = &s->engine->exec;
     pm_status st = pm_exec_reserve(e, &s->model->desc, n, err);
     if (st) return st;
     e->abort = &s->abort;
-    struct pm_run run = { .kv = &s->kv, .pos0 = s->n, .n = n, .ids = ids };
+    struct pm_run run = { .kv = &s->kv, .ropes = &s->ropes, .pos0 = s->n, .n = n, .ids = ids };
     st = pm_decoder_forward(e, s->model, &run, 1);
     e->abort = NULL;
     if (st) return pm_fail(err, st, "stopped");
-    memcpy(s->ids + s->n, ids, n * sizeof *ids);
+    memmove(s->ids + s->n, ids, n * sizeof *ids);      /* a timeline that is read again is its own source */
     s->n += n;
     s->ready = false;
+    pm_kv_release(&s->kv, s->n);
     return PM_OK;
 }
 
@@ -130,7 +121,7 @@ pm_status pm_session_feed(pm_session *s, const int32_t *ids, size_t n, pm_error 
     pm_status st = check_ids(s, ids, n, err);
     while (n && !st) {
         size_t m = pm_min_size(n, s->n_chunk);
-        st = atomic_load(&s->abort) ? PM_ABORTED : forward(s, ids, m, err);
+        st = atomic_load(&s->abort) ? PM_ABORTED : pm_session_forward(s, ids, m, err);
         if (st) break;
         ids += m;
         n -= m;
@@ -152,7 +143,7 @@ pm_status pm_session_feed_logits(pm_session *s, const int32_t *ids, size_t n, pm
     if (!st) st = pm_engine_logits(e, LOGIT_ROWS, s->ldv, err);
     while (n && !st) {
         size_t m = pm_min_size(n, s->n_chunk), first = s->n;
-        st = atomic_load(&s->abort) ? PM_ABORTED : forward(s, ids, m, err);
+        st = atomic_load(&s->abort) ? PM_ABORTED : pm_session_forward(s, ids, m, err);
         for (size_t r = 0; r < m && !st; r += LOGIT_ROWS) {
             uint32_t rows[LOGIT_ROWS];
             size_t k = pm_min_size(LOGIT_ROWS, m - r);
@@ -166,8 +157,7 @@ pm_status pm_session_feed_logits(pm_session *s, const int32_t *ids, size_t n, pm
         n -= m;
         if (!st && n == 0) {
             uint32_t last = (uint32_t)m - 1;
-            const struct pm_desc *d = &s->model->desc;
-            e->exec.kern.rmsnorm(s->hidden, e->exec.x + last * e->exec.ld_embd, s->model->norm, d->n_embd, d->norm_eps);
+            pm_decoder_norm(&e->exec, s->model, last, s->hidden);
             s->ready = true;
         }
     }
@@ -188,7 +178,7 @@ pm_status pm_session_feed_batch(pm_session *const *s, const int32_t *const *ids,
         if (n[i] == 0) return pm_fail(err, PM_ERR_ARGUMENT, "session %zu: no tokens to feed", i);
         pm_status st = check_ids(s[i], ids[i], n[i], err);
         if (st) return st;
-        runs[i] = (struct pm_run){ .kv = &s[i]->kv, .pos0 = s[i]->n, .n = n[i], .ids = ids[i] };
+        runs[i] = (struct pm_run){ .kv = &s[i]->kv, .ropes = &s[i]->ropes, .pos0 = s[i]->n, .n = n[i], .ids = ids[i] };
         total += n[i];
         last[i] = (uint32_t)total - 1;
     }
@@ -201,14 +191,40 @@ pm_status pm_session_feed_batch(pm_session *const *s, const int32_t *const *ids,
     pm_decoder_forward(&e->exec, s[0]->model, runs, n_sessions);
     pm_decoder_head(&e->exec, s[0]->model, last, n_sessions, NULL, e->logits, s[0]->ldv);
     for (size_t i = 0; i < n_sessions; i++) {
-        const struct pm_desc *d = &s[i]->model->desc;
         memcpy(s[i]->ids + s[i]->n, ids[i], n[i] * sizeof **ids);
         s[i]->n += n[i];
         memcpy(s[i]->logits, e->logits + i * s[i]->ldv, s[i]->ldv * sizeof(float));
-        e->exec.kern.rmsnorm(s[i]->hidden, e->exec.x + last[i] * e->exec.ld_embd, s[i]->model->norm, d->n_embd, d->norm_eps);
+        pm_decoder_norm(&e->exec, s[i]->model, last[i], s[i]->hidden);
+        pm_kv_release(&s[i]->kv, s[i]->n);
         s[i]->ready = true;
     }
     return PM_OK;
+}
+
+/* Cuts the timeline to n tokens when the cache still has all that the next token will see. */
+static bool rewind_to(pm_session *s, size_t n)
+{
+    if (n < s->n && !pm_kv_can_rewind(&s->kv, n)) return false;
+    if (n == s->n) return true;
+    s->n = n;
+    s->ready = false;
+    pm_kv_trim(&s->kv, n);
+    return true;
+}
+
+static void start_over(pm_session *s)
+{
+    s->n = 0;
+    s->ready = false;
+    pm_kv_clear(&s->kv);
+}
+
+pm_status pm_session_truncate(pm_session *s, size_t n, pm_error *err)
+{
+    if (n > s->n) return pm_fail(err, PM_ERR_ARGUMENT, "cannot shorten %zu tokens to %zu", s->n, n);
+    if (rewind_to(s, n)) return PM_OK;
+    start_over(s);
+    return n ? pm_session_feed(s, s->ids, n, err) : PM_OK;
 }
 
 pm_status pm_session_prompt(pm_session *s, const int32_t *ids, size_t n, size_t *n_reused, pm_error *err)
@@ -220,7 +236,10 @@ pm_status pm_session_prompt(pm_session *s, const int32_t *ids, size_t n, size_t 
         if (ids[i] < 0 || (uint32_t)ids[i] >= s->model->desc.n_vocab)
             return pm_fail(err, PM_ERR_ARGUMENT, "token %zu has id %d; ids are from 0 to %u", i, ids[i], s->model->desc.n_vocab - 1);
     while (same < s->n && same < n - 1 && s->ids[same] == ids[same]) same++;
+    if (!rewind_to(s, same)) {
+        start_over(s);
+        same = 0;
+    }
     if (n_reused) *n_reused = same;
-    pm_status st = pm_session_truncate(s, same, err);
-    return st ? st : pm_session_feed(s, ids + same, n - same, err);
+    return pm_session_feed(s, ids + same, n - same, err);
 }

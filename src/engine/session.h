@@ -15,6 +15,7 @@ struct pm_session {
     struct pm_engine *engine;       /* borrowed */
     const struct pm_model *model;   /* borrowed */
     struct pm_kv kv;
+    struct pm_ropes ropes;          /* chosen by n_ctx */
     int32_t *ids;                   /* [n_ctx] the timeline, owned */
     size_t n, n_ctx, n_chunk;
     float *logits;                  /* [n_vocab padded] of the last token, owned */
@@ -28,5 +29,8 @@ struct pm_session {
 
 /* Rows of logits at the engine's disposal, at least n of them. */
 pm_status pm_engine_logits(struct pm_engine *e, size_t n, size_t ldv, pm_error *err);
+
+/* One forward pass over n tokens (at most n_chunk, and they fit): the cache is filled, the timeline is longer, the engine's e->x holds the rows. No logits yet. */
+pm_status pm_session_forward(pm_session *s, const int32_t *ids, size_t n, pm_error *err);
 
 #endif

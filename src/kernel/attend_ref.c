@@ -4,6 +4,8 @@
 #include "base/detmath.h"
 #include "base/mem.h"
 
+#include <stdbool.h>
+
 struct pm_kv_layout pm_kv_layout_of(enum pm_kv_kind kind, size_t d_k, size_t d_v)
 {
     size_t size = kind == PM_KV_KIND_F32 ? 4 : kind == PM_KV_KIND_F16 ? 2 : 1, scales = kind == PM_KV_KIND_INT8 ? PM_KV_PAGE * sizeof(float) : 0;
@@ -49,31 +51,34 @@ void pm_kv_put_ref(const struct pm_kv_block *b, size_t slot, const float *k, con
     for (size_t i = 0; i < d_vp; i++) store(b->kind, b->v, slot * d_vp + i, i < b->d_v ? v[i] : 0, v_inv);
 }
 
+/* The row at position n_key - 1. */
 static void attend_row(const struct pm_attend *a, const float *q, float *out, size_t n_key)
 {
     float o[PM_MAX_HEAD_DIM], m = 0, l = 0;
-    size_t d_vp = pm_round_up(a->d_v, 16);
-    for (size_t j0 = 0; j0 < n_key; j0 += PM_KV_PAGE) {
+    size_t d_vp = pm_round_up(a->d_v, 16), lo = a->window && n_key > a->window ? n_key - a->window : 0, start = lo / PM_KV_PAGE * PM_KV_PAGE;
+    for (size_t j0 = start; j0 < n_key; j0 += PM_KV_PAGE) {
         const uint8_t *block = a->pool + a->page[j0 / PM_KV_PAGE] * a->page_bytes + a->block_off;
         const float *k_scale = (const float *)(block + a->layout.k_scale_off), *v_scale = (const float *)(block + a->layout.v_scale_off);
-        size_t n = n_key - j0 < PM_KV_PAGE ? n_key - j0 : PM_KV_PAGE;
+        size_t from = lo > j0 ? lo - j0 : 0, n = n_key - j0 < PM_KV_PAGE ? n_key - j0 : PM_KV_PAGE;
+        bool first = j0 == start;
         float s[PM_KV_PAGE], lane[16] = { 0 }, m_old = m;
-        for (size_t j = 0; j < n; j++) {
+        for (size_t j = from; j < n; j++) {
             float x = 0;
             for (size_t i = 0; i < a->d_k; i++) x = fmaf(q[i], load(a->kind, block, (j / 16 * a->d_k + i) * 16 + j % 16), x);
             if (a->kind == PM_KV_KIND_INT8) x = x * k_scale[j];
             s[j] = x * a->scale;
-            if ((j0 == 0 && j == 0) || s[j] > m) m = s[j];
+            if (a->softcap > 0) s[j] = a->softcap * pm_tanhf(s[j] / a->softcap);
+            if ((first && j == from) || s[j] > m) m = s[j];
         }
-        float c = j0 ? pm_expf(m_old - m) : 0;
-        l = j0 ? l * c : 0;
-        for (size_t d = 0; d < a->d_v; d++) o[d] = j0 ? o[d] * c : 0;
-        for (size_t j = 0; j < n; j++) {
+        float c = first ? 0 : pm_expf(m_old - m);
+        l = first ? 0 : l * c;
+        for (size_t d = 0; d < a->d_v; d++) o[d] = first ? 0 : o[d] * c;
+        for (size_t j = from; j < n; j++) {
             s[j] = pm_expf(s[j] - m);
             lane[j % 16] = lane[j % 16] + s[j];
         }
         l = l + pm_tree16(lane);
-        for (size_t j = 0; j < n; j++) {
+        for (size_t j = from; j < n; j++) {
             float p = a->kind == PM_KV_KIND_INT8 ? s[j] * v_scale[j] : s[j];
             for (size_t d = 0; d < a->d_v; d++) o[d] = fmaf(p, load(a->kind, block + a->layout.v_off, j * d_vp + d), o[d]);
         }

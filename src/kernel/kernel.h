@@ -52,6 +52,7 @@
 #define PM_QUANT_TINY 1e-30f    /* rows whose absmax is below this are zero */
 #define PM_KV_PAGE 64           /* tokens in a KV page; also the chunk of the softmax */
 #define PM_MAX_HEAD_DIM 256
+#define PM_MAX_LATENT 1024      /* components of a latent key */
 
 struct pm_gemm {
     const void *w;              /* panels */
@@ -93,10 +94,17 @@ struct pm_quant {
  * rmsnorm: y = (x * r) * w,  r = 1 / sqrt(sum(x*x) / n + eps).  The sum: lane l of 16 takes x[l], x[l+16], ... with lane = fma(x, x, lane) from 0; then the
  * tree: l += l+8 (l < 8), l += l+4 (l < 4), l += l+2 (l < 2), 0 += 1. y may be x.
  *
+ * layernorm: mean = sum(x) / n;  d = x - mean;  y = (d * r) * w, r = 1 / sqrt(sum(d*d) / n + eps);  then y = y + b when b is not NULL. Both sums are of 16 lanes
+ * and the tree of rmsnorm: lane = lane + x from 0, and lane = fma(d, d, lane) from 0. y may be x.
+ *
  * rope: rotates the first n_rot of the d values of each of n_head consecutive heads: pairs (i, i + n_rot/2), with c = cos[i], s = sin[i]:
  * a' = a*c - b*s, b' = b*c + a*s (products and sums rounded separately).
  *
  * swiglu: y = (g / (1 + exp(-g))) * u with pm_expf. y may be gate or up.
+ * gelu: y = gelu(x), the form with tanh:  c = (x * x) * x;  t = pm_tanhf(0.7978845608 * fma(0.044715, c, x));  y = (0.5 * x) * (1 + t). y may be x.
+ * geglu: y = gelu(g) * u. y may be gate or up.
+ * relu2: m = x where x > 0, else +0;  y = m * m. y may be x.
+ * softcap: x = cap * pm_tanhf(x / cap) in place, cap > 0.
  * add: y += x.
  */
 
@@ -126,10 +134,13 @@ struct pm_kv_layout pm_kv_layout_of(enum pm_kv_kind kind, size_t d_k, size_t d_v
 
 /*
  * attend: causal attention of the heads that share one KV head, for n_tok consecutive tokens of one sequence.
- * Query row (t, g), t < n_tok, g < n_group, is q + t*ldq + g*d_k, already rotated; it sees keys 0 .. pos0+t. out row is out + t*ldo + g*d_v.
+ * Query row (t, g), t < n_tok, g < n_group, is q + t*ldq + g*d_k, already rotated; it has position p = pos0+t. out row is out + t*ldo + g*d_v.
+ * It sees keys lo .. p, lo = p + 1 - window where 0 < window < p + 1, else 0: a window counts the query's own key.
  *
- * For one row, with chunks of PM_KV_PAGE keys from position 0:
+ * For one row, with chunks of PM_KV_PAGE keys at multiples of PM_KV_PAGE from position 0 (whatever the window); a chunk of which it sees no key is not there,
+ * and the first of the others is its first chunk. A page of which no row sees a key may be gone: neither its memory nor its number is used. Over the keys seen:
  *   s_j = sum_i fma(q_i, K[j][i], s) over i ascending from 0;  int8: then s_j = s_j * k_scale[j];  then s_j = s_j * scale
+ *   softcap > 0: then s_j = softcap * tanh(s_j / softcap), pm_tanhf
  *   M' = max(M, max_j s_j); first chunk: L = 0, O = 0; later: c = exp(M - M'), L = L * c, O = O * c (when M' == M, c is exactly 1: it may be skipped)
  *   p_j = exp(s_j - M'); the sum of p: lane j%16 adds p_j for j ascending (absent keys add 0, from 0), then the tree of rmsnorm; L = L + sum
  *   int8: p_j = p_j * v_scale[j];  O_d = fma(p_j, V[j][d], O_d) for j ascending
@@ -145,11 +156,46 @@ struct pm_attend {
     size_t n_tok, n_group, d_k, d_v;
     size_t pos0;
     float scale;                /* 1/sqrt(d_k) as a rule */
+    size_t window;              /* keys that a row sees at most; 0 = all before it */
+    float softcap;              /* 0 = none */
     const uint8_t *pool;        /* block of page i: pool + page[i]*page_bytes + block_off */
     const uint32_t *page;
     size_t page_bytes, block_off;
     struct pm_kv_layout layout;
 };
+
+/*
+ * ---- latent attention ----
+ * All heads of a layer share one key per token, and its value is the first d_v components of the key: the cache holds it once. The block of one layer:
+ *   [PM_KV_PAGE][d_kp]            d_kp = d_k rounded up to 16; the padding is written as zero
+ *   [PM_KV_PAGE][2]               int8 only, F32: the scale of components 0 .. d_v-1, which models norm, and that of the others, which they do not
+ * in F32, F16, or int8 (scale = absmax/127, value = round_to_even(x * (127/absmax)), tiny rule as above; the scale of no components is 0).
+ *
+ * latent_put: writes the key x[d_k] of one token into slot (0..PM_KV_PAGE-1) of a block; of struct pm_kv_block it uses kind, d_k, d_v, k and k_scale.
+ *
+ * attend_latent: causal attention of n_head query heads for n_tok consecutive tokens of one sequence. Query row (t, h), t < n_tok, h < n_head, is q + t*ldq + h*q_step, already rotated; it
+ * has position p = pos0+t and sees keys 0 .. p. With K[j][i] what is stored, for int8 (float)value * scale, a row's result is that of attend without window and cap for an F32 cache that
+ * holds the keys K[j][0 .. d_k-1] and the values K[j][0 .. d_v-1]. out row is out + t*ldo + h*out_step: d_v values, then zeros up to a multiple of 16.
+ */
+struct pm_attend_latent {
+    enum pm_kv_kind kind;
+    const float *q;
+    size_t ldq, q_step;
+    float *out;
+    size_t ldo, out_step;
+    size_t n_tok, n_head, d_k, d_v;     /* d_v <= d_k <= PM_MAX_LATENT */
+    size_t pos0;
+    float scale;
+    const uint8_t *pool;                /* block of page i: pool + page[i]*page_bytes + block_off */
+    const uint32_t *page;
+    size_t page_bytes, block_off;
+    struct pm_kv_layout layout;
+    float *work;                        /* [pm_latent_work(n_tok * n_head, d_k)], overwritten */
+};
+/* k_scale_off is where the scales lie; v_off and v_scale_off say the same of the values. */
+struct pm_kv_layout pm_kv_latent_layout(enum pm_kv_kind kind, size_t d_k);
+/* Floats of work: a page twice, and two per query row. */
+static inline size_t pm_latent_work(size_t n_rows, size_t d_k) { return 2 * PM_KV_PAGE * ((d_k + 15) / 16 * 16) + 2 * n_rows; }
 
 /*
  * peak_int8 / peak_fma: n rounds of the tier's dot or FMA instruction on registers, as many independent chains as it takes to reach the peak; *ops is what was done, two per
@@ -162,7 +208,7 @@ struct pm_kernels {
 #define PM_KERNEL(name, args) void(*name) args;
 #include "kernel/list.inc"
 #undef PM_KERNEL
-    enum pm_isa served[16];     /* tier that filled kernel i of list.inc */
+    enum pm_isa served[23];     /* tier that filled kernel i of list.inc */
 };
 
 /* Tiers in this binary that this CPU can run, as a mask of 1 << pm_isa. */

@@ -36,6 +36,19 @@ void pm_rmsnorm_ref(float *y, const float *x, const float *w, size_t n, float ep
     for (size_t i = 0; i < n; i++) y[i] = (x[i] * r) * w[i];
 }
 
+void pm_layernorm_ref(float *y, const float *x, const float *w, const float *b, size_t n, float eps)
+{
+    float lane[16] = { 0 }, square[16] = { 0 };
+    for (size_t i = 0; i < n; i++) lane[i % 16] = lane[i % 16] + x[i];
+    float mean = pm_tree16(lane) / (float)n;
+    for (size_t i = 0; i < n; i++) square[i % 16] = fmaf(x[i] - mean, x[i] - mean, square[i % 16]);
+    float r = 1.0f / sqrtf(pm_tree16(square) / (float)n + eps);
+    for (size_t i = 0; i < n; i++) {
+        float v = ((x[i] - mean) * r) * w[i];
+        y[i] = b ? v + b[i] : v;
+    }
+}
+
 void pm_rope_ref(float *x, size_t n_head, size_t d, size_t n_rot, const float *cos, const float *sin)
 {
     size_t half = n_rot / 2;
@@ -51,6 +64,29 @@ void pm_rope_ref(float *x, size_t n_head, size_t d, size_t n_rot, const float *c
 void pm_swiglu_ref(float *y, const float *gate, const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) y[i] = pm_siluf(gate[i]) * up[i];
+}
+
+void pm_gelu_ref(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = pm_geluf(x[i]);
+}
+
+void pm_geglu_ref(float *y, const float *gate, const float *up, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = pm_geluf(gate[i]) * up[i];
+}
+
+void pm_relu2_ref(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float m = x[i] > 0 ? x[i] : 0;
+        y[i] = m * m;
+    }
+}
+
+void pm_softcap_ref(float *x, size_t n, float cap)
+{
+    for (size_t i = 0; i < n; i++) x[i] = cap * pm_tanhf(x[i] / cap);
 }
 
 void pm_add_ref(float *y, const float *x, size_t n)

@@ -14,7 +14,7 @@ size_t pm_dtype_size(enum pm_dtype t);
 const char *pm_dtype_name(enum pm_dtype t);     /* safetensors' own: "F32", "BF16", ... */
 
 #define PM_MAX_RANK 8
-#define PM_MAX_HEADER (256u << 20)  /* bytes of JSON header that are accepted */
+#define PM_MAX_HEADER (32u << 20)   /* bytes of JSON header that are accepted; real ones have one or two million, and parsed JSON takes twenty times its text */
 
 struct pm_tensor {
     const char *name;       /* borrowed from the container */

@@ -13,7 +13,6 @@
 #include <string.h>
 
 #define ALIGN 64
-#define MAX_INV_FREQ 1024       /* radians per position; models have at most 1 */
 
 /* The tensor `name`, which must have this dtype and shape. */
 static pm_status bind(const struct pm_model *m, const char *name, enum pm_dtype dtype, unsigned rank, const size_t *shape, const void **out, pm_error *err)
@@ -69,41 +68,44 @@ static pm_status bind_linear(const struct pm_model *m, const char *name, const s
     return st;
 }
 
-static pm_status bind_layer(const struct pm_model *m, uint32_t i, struct pm_layer *l, pm_error *err)
+static pm_status bind_frequencies(const struct pm_model *m, const struct pm_slot *s, const float **out, pm_error *err)
 {
-    const struct pm_layer_desc *d = &m->desc.layer[i];
-    char name[64];
-    pm_status st;
-    *l = (struct pm_layer){ .desc = *d };
-#define NAME(s) (snprintf(name, sizeof name, "layers.%u." s, i), name)
-    if ((st = bind_vector(m, NAME("attn.norm"), m->desc.n_embd, &l->attn_norm, err)) || (st = bind_linear(m, NAME("attn.qkv"), &d->qkv, &l->qkv, err)) ||
-        (st = bind_linear(m, NAME("attn.o"), &d->o, &l->o, err)) || (st = bind_vector(m, NAME("ffn.norm"), m->desc.n_embd, &l->ffn_norm, err)) ||
-        (st = bind_linear(m, NAME("ffn.gate_up"), &d->gate_up, &l->gate_up, err)) || (st = bind_linear(m, NAME("ffn.down"), &d->down, &l->down, err)))
-        return st;
-    if (d->qk_norm && ((st = bind_vector(m, NAME("attn.q_norm"), d->d_head, &l->q_norm, err)) || (st = bind_vector(m, NAME("attn.k_norm"), d->d_head, &l->k_norm, err))))
-        return st;
-#undef NAME
-    return PM_OK;
+    pm_status st = bind_vector(m, s->name, s->n, out, err);
+    for (uint32_t i = 0; !st && i < s->n; i++)      /* pm_sincos reduces angles as integers; past this they have no common meaning */
+        if (!((*out)[i] >= 0 && (*out)[i] <= PM_MAX_INV_FREQ))
+            st = pm_fail(err, PM_ERR_FORMAT, "tensor \"%s\" has %g at %u; it must be from 0 to %d", s->name, (double)(*out)[i], i, PM_MAX_INV_FREQ);
+    return st;
+}
+
+static pm_status bind_slot(void *ctx, const struct pm_slot *s, pm_error *err)
+{
+    struct pm_model *m = ctx;
+    if (s->id < PM_SLOT_PER_LAYER) {
+        void *field = (char *)&m->layer[s->index] + s->offset;
+        return s->linear ? bind_linear(m, s->name, s->linear, field, err) : bind_vector(m, s->name, s->n, field, err);
+    }
+    switch (s->id) {
+    case PM_SLOT_rope: return bind_frequencies(m, s, &m->inv_freq[s->index], err);
+    case PM_SLOT_rope_long: return bind_frequencies(m, s, &m->inv_freq_long[s->index], err);
+    case PM_SLOT_embed: return bind_linear(m, s->name, s->linear, &m->embed, err);
+    case PM_SLOT_norm: return bind_vector(m, s->name, s->n, &m->norm, err);
+    case PM_SLOT_norm_bias: return bind_vector(m, s->name, s->n, &m->norm_bias, err);
+    default: return bind_linear(m, s->name, s->linear, &m->head, err);
+    }
 }
 
 static pm_status bind_weights(struct pm_model *m, pm_error *err)
 {
-    const struct pm_desc *d = &m->desc;
-    pm_status st;
-    m->layer = pm_calloc(d->n_layer, sizeof *m->layer, err);
+    m->layer = pm_calloc(m->desc.n_layer, sizeof *m->layer, err);
     if (!m->layer) return PM_ERR_MEMORY;
-    if ((st = bind_vector(m, "rope.inv_freq", d->n_rot / 2, &m->inv_freq, err))) return st;
-    for (uint32_t i = 0; i < d->n_rot / 2; i++)     /* pm_sincos reduces angles as integers; past this they have no common meaning */
-        if (!(m->inv_freq[i] >= 0 && m->inv_freq[i] <= MAX_INV_FREQ))
-            return pm_fail(err, PM_ERR_FORMAT, "tensor \"rope.inv_freq\" has %g at %u; it must be from 0 to %d", (double)m->inv_freq[i], i, MAX_INV_FREQ);
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = bind_layer(m, i, &m->layer[i], err))) return st;
-    if ((st = bind_vector(m, "norm", d->n_embd, &m->norm, err)) || (st = bind_linear(m, "head", &d->head, &m->head, err))) return st;
-    if (d->tied) {
-        m->embed = m->head;
-        return PM_OK;
+    for (uint32_t i = 0; i < m->desc.n_layer; i++) m->layer[i].desc = m->desc.layer[i];
+    pm_status st = pm_desc_walk(&m->desc, bind_slot, m, err);
+    if (!st && m->desc.tied) m->embed = m->head;
+    else if (!st) {
+        m->embed.sparse = &m->file.map;
+        pm_filemap_sparse(&m->file.map, (size_t)((const uint8_t *)m->embed.w - m->file.map.data), pm_linear_weight_bytes(&m->desc.embed));
     }
-    return bind_linear(m, "embed", &d->embed, &m->embed, err);
+    return st;
 }
 
 static pm_status read_header(struct pm_model *m, pm_error *err)
@@ -154,44 +156,46 @@ void pm_model_unload(struct pm_model *m)
     *m = (struct pm_model){ 0 };
 }
 
-static uint64_t linear_bytes(const struct pm_linear_desc *l)
+/* ---- sums over all that a token needs ---- */
+
+struct sums { uint64_t bytes, body_macs, params; };
+
+static pm_status add_up(void *ctx, const struct pm_slot *s, pm_error *err)
 {
-    return pm_linear_weight_bytes(l) + 4 * pm_linear_scale_count(l);
+    (void)err;
+    struct sums *sum = ctx;
+    const struct pm_linear_desc *l = s->linear;
+    bool rope = s->id == PM_SLOT_rope || s->id == PM_SLOT_rope_long;
+    if (!l) {
+        sum->params += rope ? 0 : s->n;
+        return PM_OK;
+    }
+    uint64_t macs = (uint64_t)l->n * l->k;
+    sum->params += macs + (l->bias ? l->n : 0);
+    if (s->id == PM_SLOT_embed) return PM_OK;       /* one row of it is read */
+    sum->bytes += pm_linear_weight_bytes(l) + 4 * pm_linear_scale_count(l);
+    if (s->id != PM_SLOT_head) sum->body_macs += macs;
+    return PM_OK;
+}
+
+static struct sums sums_of(const struct pm_desc *d)
+{
+    struct sums s = { 0 };
+    if (d->has_weights) pm_desc_walk(d, add_up, &s, NULL);
+    return s;
 }
 
 uint64_t pm_model_decode_bytes(const struct pm_model *m)
 {
-    uint64_t sum = m->desc.has_weights ? linear_bytes(&m->desc.head) : 0;
-    for (uint32_t i = 0; i < m->desc.n_layer; i++) {
-        const struct pm_layer_desc *l = &m->desc.layer[i];
-        sum += linear_bytes(&l->qkv) + linear_bytes(&l->o) + linear_bytes(&l->gate_up) + linear_bytes(&l->down);
-    }
-    return sum;
-}
-
-static uint64_t macs(const struct pm_linear_desc *l)
-{
-    return (uint64_t)l->n * l->k;
+    return sums_of(&m->desc).bytes;
 }
 
 uint64_t pm_model_body_macs(const struct pm_desc *d)
 {
-    uint64_t sum = 0;
-    for (uint32_t i = 0; i < d->n_layer; i++) {
-        const struct pm_layer_desc *l = &d->layer[i];
-        sum += macs(&l->qkv) + macs(&l->o) + macs(&l->gate_up) + macs(&l->down);
-    }
-    return sum;
+    return sums_of(d).body_macs;
 }
 
 uint64_t pm_model_params(const struct pm_desc *d)
 {
-    if (!d->has_weights) return 0;
-    uint64_t sum = pm_model_body_macs(d) + macs(&d->head) + (d->tied ? 0 : macs(&d->embed)) + d->n_embd;
-    for (uint32_t i = 0; i < d->n_layer; i++) {
-        const struct pm_layer_desc *l = &d->layer[i];
-        sum += 2 * (uint64_t)d->n_embd + (l->qk_norm ? 2 * l->d_head : 0) + (l->qkv.bias ? l->qkv.n : 0) + (l->o.bias ? l->o.n : 0) +
-               (l->gate_up.bias ? l->gate_up.n : 0) + (l->down.bias ? l->down.n : 0);
-    }
-    return sum;
+    return sums_of(d).params;
 }

@@ -176,8 +176,9 @@ static pm_status postprocessor(struct builder *b, const json_t *j, int depth, pm
         return PM_OK;
     }
     if (strcmp(type, "BertProcessing") == 0 || strcmp(type, "RobertaProcessing") == 0) {
-        json_array_append(json_object_get(b->config, "prefix"), json_array_get(json_object_get(j, "cls"), 1));
-        json_array_append(json_object_get(b->config, "suffix"), json_array_get(json_object_get(j, "sep"), 1));
+        json_t *cls = json_array_get(json_object_get(j, "cls"), 1), *sep = json_array_get(json_object_get(j, "sep"), 1);
+        if (!cls || !sep) return pm_fail(err, PM_ERR_FORMAT, "tokenizer.json: the post-processor has no \"cls\" or no \"sep\" with an id");
+        if (json_array_append(json_object_get(b->config, "prefix"), cls) || json_array_append(json_object_get(b->config, "suffix"), sep)) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
         return PM_OK;
     }
     return unknown(err, "post_processor", type);

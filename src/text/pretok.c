@@ -226,9 +226,10 @@ static pm_status split_words(struct encoder *e, const struct pre_op *op, pm_erro
 /* Rebuilds the text word by word with a change at the beginning, and for METASPACE with spaces written as the sign. */
 static pm_status rewrite_words(struct encoder *e, const struct pre_op *op, bool first, pm_error *err)
 {
-    e->other.len = 0;
     pm_status st = PM_OK;
     bool meta = op->kind == PRE_METASPACE;
+    e->other.len = 0;
+    e->other.max = e->text.len < (SIZE_MAX - TOK_GROWTH_ROOM) / TOK_MAX_GROWTH ? e->text.len * TOK_MAX_GROWTH + TOK_GROWTH_ROOM : 0;
     for (size_t i = 0; i < e->n_word && !st; i++) {
         const char *s = e->text.data + e->word[i].off;
         size_t len = e->word[i].len, start = e->other.len;
@@ -248,6 +249,7 @@ static pm_status rewrite_words(struct encoder *e, const struct pre_op *op, bool 
         }
         e->word[i] = (struct span){ start, e->other.len - start };
     }
+    e->other.max = 0;
     struct pm_buf t = e->text;
     e->text = e->other;
     e->other = t;
@@ -358,7 +360,7 @@ static pm_status apply_unicode_to(struct encoder *e, const struct norm_op *op, s
     utf8proc_uint8_t *out = NULL;
     if (from == to) return PM_OK;
     utf8proc_ssize_t n = utf8proc_map((const utf8proc_uint8_t *)e->text.data + from, (utf8proc_ssize_t)(to - from), &out, (utf8proc_option_t)op->unicode_options);
-    if (n < 0) return pm_fail(err, n == UTF8PROC_ERROR_NOMEM ? PM_ERR_MEMORY : PM_ERR_FORMAT, "normaliser: %s", utf8proc_errmsg(n));
+    if (n < 0) return pm_fail(err, n == UTF8PROC_ERROR_NOMEM ? PM_ERR_MEMORY : PM_ERR_FORMAT, "%s", utf8proc_errmsg(n));
     pm_status st = pm_buf_add(&e->other, out, (size_t)n, err);
     free(out);
     return st;
@@ -455,7 +457,7 @@ static pm_status apply_spm(struct encoder *e, const struct norm_op *op, pm_error
     return st;
 }
 
-pm_status pm_tok_normalize(struct encoder *e, pm_error *err)
+static pm_status normalize(struct encoder *e, pm_error *err)
 {
     for (size_t i = 0; i < e->t->n_norm && e->text.len; i++) {
         const struct norm_op *op = &e->t->norm[i];
@@ -482,4 +484,15 @@ pm_status pm_tok_normalize(struct encoder *e, pm_error *err)
         e->other = t;
     }
     return PM_OK;
+}
+
+/* Replacements can multiply each other; a tokenizer from a stranger may not take all memory. */
+pm_status pm_tok_normalize(struct encoder *e, pm_error *err)
+{
+    size_t limit = e->text.len < (SIZE_MAX - TOK_GROWTH_ROOM) / TOK_MAX_GROWTH ? e->text.len * TOK_MAX_GROWTH + TOK_GROWTH_ROOM : SIZE_MAX;
+    e->text.max = e->other.max = limit;
+    pm_status st = normalize(e, err);
+    e->text.max = e->other.max = 0;
+    if (st) pm_error_prefix(err, "normaliser");
+    return st;
 }

@@ -41,7 +41,7 @@ int32_t pm_tok_find(const struct pm_tokenizer *t, const char *s, size_t len)
 {
     if (!t->h.n_hash) return -1;
     uint32_t mask = t->h.n_hash - 1, i = pm_tok_hash_bytes(s, len) & mask;
-    for (uint32_t probe = 0; probe <= mask && t->hash[i]; probe++, i = (i + 1) & mask) {
+    for (uint32_t probe = 0; probe <= mask && probe < TOK_MAX_PROBE && t->hash[i]; probe++, i = (i + 1) & mask) {
         size_t n;
         const char *c = pm_tok_content(t, t->hash[i] - 1, &n);
         if (c && n == len && memcmp(c, s, len) == 0) return (int32_t)(t->hash[i] - 1);
@@ -53,7 +53,7 @@ const struct tok_merge *pm_tok_find_merge(const struct pm_tokenizer *t, uint32_t
 {
     if (!t->h.n_merge) return NULL;
     uint32_t mask = t->h.n_merge - 1, i = pm_tok_hash_pair(left, right) & mask;
-    for (uint32_t probe = 0; probe <= mask && t->merge[i].rank != 0xFFFFFFFFu; probe++, i = (i + 1) & mask)
+    for (uint32_t probe = 0; probe <= mask && probe < TOK_MAX_PROBE && t->merge[i].rank != 0xFFFFFFFFu; probe++, i = (i + 1) & mask)
         if (t->merge[i].left == left && t->merge[i].right == right) return &t->merge[i];
     return NULL;
 }
@@ -241,7 +241,8 @@ static pm_status read_added(struct pm_tokenizer *t, const json_t *list, pm_error
         struct matcher *m = json_is_true(json_object_get(j, "norm")) ? &t->added_norm : &t->added_raw;
         m->e[m->n++] = (struct match_entry){ .s = json_string_value(content), .len = (uint32_t)json_string_length(content), .id = (int32_t)json_integer_value(id),
                                              .lstrip = json_is_true(json_object_get(j, "lstrip")), .rstrip = json_is_true(json_object_get(j, "rstrip")),
-                                             .single = json_is_true(json_object_get(j, "single")), .special = json_is_true(json_object_get(j, "special")) };
+                                             .single = json_is_true(json_object_get(j, "single")), .special = json_is_true(json_object_get(j, "special")),
+                                             .chat = json_is_true(json_object_get(j, "chat")), .chat_only = json_is_true(json_object_get(j, "chat_only")) };
     }
     pm_status st = t->added_norm.n ? normalize_names(t, err) : PM_OK;
     matcher_finish(&t->added_raw);
@@ -445,7 +446,8 @@ static const struct match_entry *next_added(const struct matcher *m, const char 
             continue;
         }
         size_t b = i + a->len, from = i, used;
-        if (((flags & PM_TOKENIZE_NO_PARSE) && a->special) || (a->single && !stands_alone(s, len, i, b))) {
+        bool anywhere = a->chat && (flags & PM_TOKENIZE_TEMPLATE);
+        if (((flags & PM_TOKENIZE_NO_PARSE) && a->special) || (!anywhere && (a->chat_only || (a->single && !stands_alone(s, len, i, b))))) {
             i = b;
             continue;
         }

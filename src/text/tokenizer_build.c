@@ -51,15 +51,22 @@ static const char *content(const struct builder *b, size_t id)
     return b->bytes.data + b->tok[id].off;
 }
 
-static void index_add(uint32_t *index, size_t n_index, const struct builder *b, size_t id)
+static pm_status colliding(pm_error *err)
 {
-    size_t i = pm_tok_hash_bytes(content(b, id), b->tok[id].len) & (n_index - 1);
-    while (index[i]) {      /* the first id of a content wins */
+    return pm_fail(err, PM_ERR_LIMIT, "tokenizer: more than %d tokens or merges fall into one place of the table: this vocabulary was made to be slow", TOK_MAX_PROBE);
+}
+
+static pm_status index_add(uint32_t *index, size_t n_index, const struct builder *b, size_t id, pm_error *err)
+{
+    size_t i = pm_tok_hash_bytes(content(b, id), b->tok[id].len) & (n_index - 1), probe = 0;
+    for (; index[i]; probe++) {      /* the first id of a content wins */
         uint32_t other = index[i] - 1;
-        if (b->tok[other].len == b->tok[id].len && memcmp(content(b, other), content(b, id), b->tok[id].len) == 0) return;
+        if (b->tok[other].len == b->tok[id].len && memcmp(content(b, other), content(b, id), b->tok[id].len) == 0) return PM_OK;
+        if (probe == TOK_MAX_PROBE - 1) return colliding(err);
         i = (i + 1) & (n_index - 1);
     }
     index[i] = (uint32_t)id + 1;
+    return PM_OK;
 }
 
 pm_status pm_build_index(struct builder *b, pm_error *err)
@@ -69,8 +76,10 @@ pm_status pm_build_index(struct builder *b, pm_error *err)
     while (b->n_index < 2 * b->n) b->n_index *= 2;
     b->index = pm_calloc(b->n_index, sizeof *b->index, err);
     if (!b->index) return PM_ERR_MEMORY;
-    for (size_t id = 0; id < b->n; id++)
-        if (b->tok[id].flags & TOK_EXISTS) index_add(b->index, b->n_index, b, id);
+    for (size_t id = 0; id < b->n; id++) {
+        pm_status st = b->tok[id].flags & TOK_EXISTS ? index_add(b->index, b->n_index, b, id, err) : PM_OK;
+        if (st) return st;
+    }
     return PM_OK;
 }
 
@@ -106,6 +115,7 @@ pm_status pm_build_added(struct builder *b, const struct added *a, pm_error *err
 {
     uint8_t flags = (uint8_t)(TOK_ADDED | (a->special ? TOK_SPECIAL : 0));
     if (!a->len) return pm_fail(err, PM_ERR_FORMAT, "tokenizer: added token %u has no content", a->id);
+    if (!pm_utf8_valid(a->content, a->len)) return pm_fail(err, PM_ERR_FORMAT, "tokenizer: added token %u is not valid UTF-8", a->id);
     if (a->id < b->n && (b->tok[a->id].flags & TOK_EXISTS)) b->tok[a->id].flags |= flags;   /* it lies inside of the vocabulary */
     else {
         char raw[4096];     /* the decoder of byte-level vocabularies reads added tokens in the spelling, too: a content of its letters alone stands for bytes */
@@ -114,8 +124,9 @@ pm_status pm_build_added(struct builder *b, const struct added *a, pm_error *err
         pm_status st = pm_build_token(b, a->id, spelled ? raw : a->content, n, flags, err);
         if (st) return st;
     }
-    return pm_build_op(b, "added", json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)a->id, "content", a->content, a->len, "lstrip", a->lstrip,
-                                          "rstrip", a->rstrip, "single", a->single, "norm", a->norm, "special", a->special), err);
+    return pm_build_op(b, "added", json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)a->id, "content", a->content, a->len, "lstrip", a->lstrip,
+                                          "rstrip", a->rstrip, "single", a->single, "norm", a->norm, "special", a->special,
+                                          "chat", a->chat, "chat_only", a->chat_only), err);
 }
 
 static size_t pow2_above(size_t n)
@@ -125,15 +136,17 @@ static size_t pow2_above(size_t n)
     return p;
 }
 
-static void fill_merges(const struct builder *b, struct tok_merge *table, size_t n)
+static pm_status fill_merges(const struct builder *b, struct tok_merge *table, size_t n, pm_error *err)
 {
     for (size_t i = 0; i < n; i++) table[i].rank = 0xFFFFFFFFu;
     for (size_t i = 0; i < b->n_merge; i++) {
         const struct tok_merge *m = &b->merge[i];
-        size_t at = pm_tok_hash_pair(m->left, m->right) & (n - 1);
-        while (table[at].rank != 0xFFFFFFFFu && (table[at].left != m->left || table[at].right != m->right)) at = (at + 1) & (n - 1);
+        size_t at = pm_tok_hash_pair(m->left, m->right) & (n - 1), probe = 0;
+        for (; table[at].rank != 0xFFFFFFFFu && (table[at].left != m->left || table[at].right != m->right); at = (at + 1) & (n - 1))
+            if (++probe == TOK_MAX_PROBE) return colliding(err);
         if (m->rank < table[at].rank) table[at] = *m;
     }
+    return PM_OK;
 }
 
 pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err)
@@ -174,8 +187,8 @@ pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err)
     }
     tok_off[b->n] = at;
     memcpy(p + h.hash, b->index, b->n_index * 4);
-    if (h.n_merge) fill_merges(b, (struct tok_merge *)(p + h.merge), h.n_merge);
-    st = pm_buf_add(blob, p, off, err);
+    if (h.n_merge) st = fill_merges(b, (struct tok_merge *)(p + h.merge), h.n_merge, err);
+    if (!st) st = pm_buf_add(blob, p, off, err);
     free(p);
     free(config);
     return st;

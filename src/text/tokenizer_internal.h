@@ -47,6 +47,9 @@ struct tok_merge {
 #define TOK_MAX_POST 32
 #define TOK_MAX_PATTERN 8192        /* bytes of a regular expression */
 #define TOK_MATCH_LIMIT 10000000    /* backtracking steps of one match */
+#define TOK_MAX_PROBE 1024          /* steps of a hash lookup: real vocabularies need up to 50; whoever chose contents that collide gets an error, not a slow program */
+#define TOK_MAX_GROWTH 64           /* normalisation may make a text this many times longer (NFKC at most 11), and TOK_GROWTH_ROOM bytes more */
+#define TOK_GROWTH_ROOM 65536
 
 enum norm_kind { NORM_UNICODE, NORM_LOWER, NORM_PREPEND, NORM_REPLACE, NORM_REPLACE_REGEX, NORM_STRIP, NORM_SPM };
 struct norm_op {
@@ -74,6 +77,7 @@ struct match_entry {                /* of a longest-match set */
     uint32_t len;
     int32_t id;
     bool lstrip, rstrip, single, special;
+    bool chat, chat_only;           /* parsed wherever it stands in text that a template rendered; nowhere else */
 };
 struct matcher {
     struct match_entry *e;          /* sorted by first byte, then longest first; owned */

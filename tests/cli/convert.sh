@@ -16,14 +16,18 @@ run synth tiny -o "$T/default.pumice" --seed 7; rc 0
 n=$((n + 1)); cmp -s "$T/default.pumice" "$T/w8a8.pumice" && wrong "--seed changes nothing"
 run synth tiny -o "$T/off.pumice" --rotate off; rc 0; run inspect "$T/off.pumice"
 n=$((n + 1)); grep -q rotated "$T/out" && wrong "--rotate off rotates"
-run synth tiny --dtype w4a16_g32 -o "$T/same.pumice" --head same; rc 0; run inspect "$T/same.pumice"; out_has "head       w4 [515 x 96] group 32"
-run inspect "$T/w4a16_g32.pumice"; out_has "head       w8 [515 x 96]"
+run synth tiny --dtype w4a16_g32 -o "$T/same.pumice" --head same; rc 0; run inspect "$T/same.pumice"; out_has "head         w4 [515 x 96] group 32"
+run inspect "$T/w4a16_g32.pumice"; out_has "head         w8 [515 x 96]"
 # The names in --help are those that the library knows.
+run synth tiny-options -o "$T/options.pumice"; rc 0; run inspect "$T/options.pumice"
+out_has "rope 0: 12 values of a head, long; sessions with a context above 64 use the long form"; out_has "window of 40"; out_has "attn.o       w8 [96 x 144] rotated by 16 + bias"
+out_has "ffn.down     w8 [96 x 200] + bias"
 fails 2 'model "frob" is not known; known are tiny, smollm2-135m, ' synth frob -o "$T/x"
-names=$(sed 's/.*known are //; s/,//g' "$T/err")
+known=$(sed 's/.*: \([0-9]*\) in all.*/\1/' "$T/err")
 run synth --help
-for name in $names; do out_has "$name"; done
-is "$(tr '\n' ' ' <"$T/out" | sed 's/.*NAME is //; s/\. .*//; s/,//g; s/ or / /; s/  */ /g')" "$names"
+names=$(tr '\n' ' ' <"$T/out" | sed 's/.*NAME is //; s/\. .*//; s/,//g; s/ or / /; s/  */ /g')
+is "$(echo $names | wc -w | tr -d ' ')" "$known"
+for name in $names; do fails 2 'dtype "q4" is not known' synth "$name" --dtype q4 -o "$T/x"; done
 fails 2 'dtype "q4" is not known; known are f16, bf16, w8a8,' synth tiny --dtype q4 -o "$T/x"
 fails 1 "cannot create $T/none/x: No such file or directory" synth tiny -o "$T/none/x"
 fails 1 "cannot create /proc/tiny.pumice: " synth tiny -o /proc/tiny.pumice
@@ -106,7 +110,7 @@ gone "$T/huge.pumice"
 
 m=$T/w8a8.pumice
 run inspect "$m"; rc 0; no_err
-for part in "byte-level BPE, 515 ids; chat template: yes" "3 layers of width 96, context 512" "6 heads, 2 KV heads of 24, q and k normed" "down       w8 [96 x 384]" "memory, MiB:" "gemm_w8="; do out_has "$part"; done
+for part in "byte-level BPE, 515 ids; chat template: yes" "3 layers of width 96, rms norms, context 512" "layer 0 and 2 like it:" "rope 0: 24 values of a head, fixed" "6 heads, 2 KV heads of 24, q and k normed" "ffn.down     w8 [96 x 384]" "memory, MiB:" "gemm_w8="; do out_has "$part"; done
 run inspect "$m" --isa scalar; out_has "gemm_w8=scalar"
 run inspect "$m" --json; rc 0; no_err
 for key in file_bytes model tokenizer chat_template parameters memory tensors provenance kernels; do out_has "\"$key\": "; done

@@ -1,8 +1,11 @@
 /*
  * Checks of the KV cache and of attention. Slots that nobody has written hold NaN in every type: a kernel that lets an unseen key into a sum, even times zero,
- * shows it. Scores are equal, rising, falling or spread so far that all but one weight vanish.
+ * shows it. Scores are equal, rising, falling or spread so far that all but one weight vanish. Pages before every window of a call have the number of the guard
+ * page behind the pool.
  */
 #include "check.h"
+
+#include <math.h>
 
 static const enum pm_kv_kind kinds[] = { PM_KV_KIND_F16, PM_KV_KIND_F32, PM_KV_KIND_INT8 };
 static const char *const kind_names[] = { "f16", "f32", "int8" };      /* by enum pm_kv_kind */
@@ -96,7 +99,7 @@ static const char *const score_names[N_SCORES] = { "unit", "equal", "rising", "f
 struct attend_case {
     struct pm_attend a;         /* all but the buffers */
     const float *q;
-    size_t n_page, q_bytes, out_bytes;
+    size_t n_page, n_pool, q_bytes, out_bytes;  /* pages in the table, and those of them that exist */
     const uint8_t *pool;
     const uint32_t *page;
     enum ck_as as;
@@ -108,16 +111,22 @@ static void attend_body(struct ck *c, const struct pm_kernels *k, const void *ar
     struct pm_attend a = t->a;
     a.q = ck_in(c, "q", t->q, t->q_bytes, 4);
     a.out = ck_out(c, "out", t->out_bytes, 4, t->as);
-    a.pool = ck_in(c, "pool", t->pool, t->n_page * a.page_bytes, 64);
+    a.pool = ck_in(c, "pool", t->pool, t->n_pool * a.page_bytes, 64);
     a.page = ck_in(c, "page", t->page, t->n_page * sizeof *a.page, 4);
     CK_CALL(c, k->attend(&a));
 }
 
-/* Keys and values of positions 0..n-1 into their pages, in the manner of `s`; the query is along +1 in its first component when scores are shaped. */
-static void fill_pages(struct ck *c, const struct attend_case *t, uint8_t *pool, size_t n, enum scores s, enum ck_fill f)
+/* The oldest key that the row of position p sees. */
+static size_t oldest(const struct pm_attend *a, size_t p)
+{
+    return a->window && p + 1 > a->window ? p + 1 - a->window : 0;
+}
+
+/* Keys and values of positions first_key..n-1 into their pages, in the manner of `s`; the query is along +1 in its first component when scores are shaped. */
+static void fill_pages(struct ck *c, const struct attend_case *t, uint8_t *pool, size_t first_key, size_t n, enum scores s, enum ck_fill f)
 {
     const struct pm_attend *a = &t->a;
-    for (size_t j = 0; j < n; j++) {
+    for (size_t j = first_key; j < n; j++) {
         size_t mark = ck_mark(c);
         uint8_t *block = pool + t->page[j / PM_KV_PAGE] * a->page_bytes + a->block_off;
         struct pm_kv_block b = { .kind = a->kind, .d_k = a->d_k, .d_v = a->d_v, .k = block, .v = block + a->layout.v_off, .k_scale = (float *)(void *)(block + a->layout.k_scale_off),
@@ -137,21 +146,23 @@ static void fill_pages(struct ck *c, const struct attend_case *t, uint8_t *pool,
 static void make_attend(struct ck *c, struct attend_case *t, enum scores s, enum ck_fill f)
 {
     struct pm_attend *a = &t->a;
-    size_t n_key = a->pos0 + a->n_tok, n_float = a->n_tok * a->ldq;
+    size_t n_key = a->pos0 + a->n_tok, n_float = a->n_tok * a->ldq, lo = oldest(a, a->pos0), gone = lo / PM_KV_PAGE;
     a->layout = pm_kv_layout_of(a->kind, a->d_k, a->d_v);
     a->block_off = 64 * ck_below(c, 3);
     a->page_bytes = a->block_off + a->layout.block_bytes + 64 * ck_below(c, 3);
     t->n_page = (n_key + PM_KV_PAGE - 1) / PM_KV_PAGE;
     uint32_t *page = ck_alloc(c, t->n_page, sizeof *page);
-    for (size_t i = 0; i < t->n_page; i++) {    /* pages in any order */
+    t->n_pool = t->n_page - gone;
+    for (size_t i = 0; i < gone; i++) page[i] = (uint32_t)t->n_pool;
+    for (size_t i = 0; i < t->n_pool; i++) {    /* pages in any order */
         size_t j = ck_below(c, i + 1);
-        page[i] = page[j];
-        page[j] = (uint32_t)i;
+        page[gone + i] = page[gone + j];
+        page[gone + j] = (uint32_t)i;
     }
     t->page = page;
-    uint8_t *pool = ck_alloc(c, t->n_page, a->page_bytes);
-    memset(pool, 0xFF, t->n_page * a->page_bytes);
-    fill_pages(c, t, pool, n_key, s, f);
+    uint8_t *pool = ck_alloc(c, t->n_pool, a->page_bytes);
+    memset(pool, 0xFF, t->n_pool * a->page_bytes);
+    fill_pages(c, t, pool, lo, n_key, s, f);
     t->pool = pool;
     float *q = ck_floats(c, n_float, f);
     for (size_t i = 0; i < a->n_tok; i++)
@@ -172,6 +183,86 @@ static void attend_case(struct ck *c, enum pm_kv_kind kind, size_t d_k, size_t d
     make_attend(c, &t, s, f);
     ck_case(c, attend_body, &t, "%s d_k=%zu d_v=%zu tokens=%zu group=%zu pos0=%zu, scores %s, values %s", kind_names[kind], d_k, d_v, n_tok, n_group, pos0, score_names[s], ck_fill_name(f));
     ck_release(c, mark);
+}
+
+/* ---- windows and caps ---- */
+
+/* Attention of one row in double, F32 cache, straight from its meaning: no chunks, no running maximum. */
+static void plain_row(const struct attend_case *t, size_t tok, size_t g, double *out)
+{
+    const struct pm_attend *a = &t->a;
+    size_t p = a->pos0 + tok, d_vp = pm_round_up(a->d_v, 16);
+    const float *q = t->q + tok * a->ldq + g * a->d_k;
+    double sum = 0;
+    for (size_t d = 0; d < a->d_v; d++) out[d] = 0;
+    for (size_t j = oldest(a, p); j <= p; j++) {
+        const uint8_t *block = t->pool + t->page[j / PM_KV_PAGE] * a->page_bytes + a->block_off;
+        const float *k = (const float *)(const void *)block, *v = (const float *)(const void *)(block + a->layout.v_off);
+        size_t slot = j % PM_KV_PAGE;
+        double s = 0;
+        for (size_t i = 0; i < a->d_k; i++) s += (double)q[i] * (double)k[(slot / 16 * a->d_k + i) * 16 + slot % 16];
+        s *= (double)a->scale;
+        if (a->softcap > 0) s = (double)a->softcap * tanh(s / (double)a->softcap);
+        sum += exp(s);
+        for (size_t d = 0; d < a->d_v; d++) out[d] += exp(s) * (double)v[slot * d_vp + d];
+    }
+    for (size_t d = 0; d < a->d_v; d++) out[d] /= sum;
+}
+
+static void check_meaning(struct ck *c, const struct attend_case *t)
+{
+    size_t mark = ck_mark(c);
+    struct pm_attend a = t->a;
+    float *out = ck_alloc(c, t->out_bytes / 4, sizeof *out);
+    double want[PM_MAX_HEAD_DIM];
+    a.q = t->q;
+    a.out = out;
+    a.pool = t->pool;
+    a.page = t->page;
+    c->table[PM_ISA_SCALAR].attend(&a);
+    c->isa = PM_ISA_SCALAR;
+    for (size_t i = 0; i < a.n_tok; i++)
+        for (size_t g = 0; g < a.n_group; g++) {
+            plain_row(t, i, g, want);
+            for (size_t d = 0; d < a.d_v; d++) {
+                double got = (double)out[i * a.ldo + g * a.d_v + d];
+                if (!(fabs(got - want[d]) < 2e-6)) ck_fail(c, "token %zu head %zu component %zu is %.9g, in double %.9g", i, g, d, got, want[d]);
+            }
+        }
+    ck_release(c, mark);
+}
+
+static void window_case(struct ck *c, enum pm_kv_kind kind, size_t d, size_t n_tok, size_t n_group, size_t pos0, size_t window, float softcap, enum scores s, enum ck_fill f)
+{
+    size_t mark = ck_mark(c);
+    struct attend_case t = { .a = { .kind = kind, .d_k = d, .d_v = d, .n_tok = n_tok, .n_group = n_group, .pos0 = pos0, .window = window, .softcap = softcap, .ldq = n_group * d,
+                                    .ldo = n_group * d, .scale = s == S_UNIT ? 0.5f : 1.0f } };
+    make_attend(c, &t, s, f);
+    ck_case(c, attend_body, &t, "%s d=%zu tokens=%zu group=%zu pos0=%zu window=%zu softcap=%g, scores %s, values %s", kind_names[kind], d, n_tok, n_group, pos0, window, (double)softcap,
+            score_names[s], ck_fill_name(f));
+    if (kind == PM_KV_KIND_F32 && s == S_UNIT && f == CK_UNIT && !c->bench) check_meaning(c, &t);
+    ck_release(c, mark);
+}
+
+static void check_windows(struct ck *c, enum pm_kv_kind kind)
+{
+    static const size_t windows[] = { 1, 2, 3, 15, 16, 17, 48, 63, 64, 65, 80, 127, 128, 129, 192, SIZE_MAX }, dims[] = { 1, 16, 24, 33, 64 }, groups[] = { 1, 2, 4, 5, 8 },
+                        toks[] = { 1, 2, 3, 9, 17, 40 }, pos[] = { 0, 1, 15, 16, 30, 62, 63, 64, 65, 79, 126, 127, 128, 191, 200, 255, 256, 300 };
+    static const float caps[] = { 0, 50.0f, 30.0f, 1.5f, 0.01f };
+    for (size_t w = 0; w < sizeof windows / sizeof windows[0]; w++)
+        for (size_t p = 0; p < sizeof pos / sizeof pos[0]; p++) {
+            size_t d = CK_PICK(c, dims), n_tok = ck_below(c, 2) ? 1 : CK_PICK(c, toks), n_group = CK_PICK(c, groups);
+            float cap = w % 2 ? 0 : CK_PICK(c, caps);
+            window_case(c, kind, d, n_tok, n_group, pos[p], windows[w], cap, S_UNIT, CK_UNIT);
+        }
+    for (int s = 0; s < N_SCORES; s++)
+        for (size_t i = 0; i < sizeof caps / sizeof caps[0]; i++) {
+            size_t n_tok = CK_PICK(c, toks), pos0 = CK_PICK(c, pos), window = i % 2 ? 0 : CK_PICK(c, windows);
+            window_case(c, kind, 32, n_tok, 2, pos0, window, caps[i], (enum scores)s, CK_UNIT);
+        }
+    static const enum ck_fill odd[] = { CK_TINY, CK_ZERO, CK_HOSTILE };
+    for (size_t f = 0; f < 3; f++) window_case(c, kind, 40, 5, 3, 140, 70, 20.0f, S_UNIT, odd[f]);
+    window_case(c, kind, PM_MAX_HEAD_DIM, 3, 2, 190, 128, 50.0f, S_UNIT, CK_UNIT);
 }
 
 void ck_check_attend(struct ck *c)
@@ -195,17 +286,26 @@ void ck_check_attend(struct ck *c)
                 size_t d_k = CK_PICK(c, dims), d_v = CK_PICK(c, dims), n_tok = 1 + ck_below(c, 6), n_group = CK_PICK(c, groups);
                 attend_case(c, t, d_k, d_v, n_tok, n_group, CK_PICK(c, pos), S_UNIT, odd[f]);
             }
+        check_windows(c, t);
     }
+}
+
+static void bench_attend(struct ck *c, enum pm_kv_kind kind, size_t n_tok, size_t window, float softcap, const char *what)
+{
+    size_t mark = ck_mark(c), d = 64, n_group = 4, pos0 = 512 - n_tok, keys = window ? window : pos0 + n_tok / 2;
+    struct attend_case t = { .a = { .kind = kind, .d_k = d, .d_v = d, .n_tok = n_tok, .n_group = n_group, .pos0 = pos0, .ldq = n_group * d, .ldo = n_group * d, .scale = 0.125f,
+                                    .window = window, .softcap = softcap } };
+    make_attend(c, &t, S_UNIT, CK_UNIT);
+    ck_bench(c, attend_body, &t, (double)(n_tok * n_group) * (double)keys, "key", "%s d=%zu tokens=%zu heads=%zu keys=512%s", kind_names[kind], d, n_tok, n_group, what);
+    ck_release(c, mark);
 }
 
 void ck_bench_attend(struct ck *c)
 {
     for (int kind = 0; kind < 3; kind++)
         for (size_t n_tok = 1; n_tok <= 32; n_tok += 31) {
-            size_t mark = ck_mark(c), d = 64, n_group = 4, pos0 = 512 - n_tok;
-            struct attend_case t = { .a = { .kind = kinds[kind], .d_k = d, .d_v = d, .n_tok = n_tok, .n_group = n_group, .pos0 = pos0, .ldq = n_group * d, .ldo = n_group * d, .scale = 0.125f } };
-            make_attend(c, &t, S_UNIT, CK_UNIT);
-            ck_bench(c, attend_body, &t, (double)(n_tok * n_group) * (double)(pos0 + n_tok / 2), "key", "%s d=%zu tokens=%zu heads=%zu keys=512", kind_names[kinds[kind]], d, n_tok, n_group);
-            ck_release(c, mark);
+            bench_attend(c, kinds[kind], n_tok, 0, 0, "");
+            bench_attend(c, kinds[kind], n_tok, 128, 0, " window");
+            bench_attend(c, kinds[kind], n_tok, 0, 50.0f, " cap");
         }
 }

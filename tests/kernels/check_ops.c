@@ -1,19 +1,27 @@
 /* Checks of norms, rotations, activations, sums, and the peak loops. Vectors are aligned as floats are and no better: heads of 72 values start anywhere. */
 #include "check.h"
 
+#include <math.h>
+
 static const size_t lengths[] = { 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 48, 63, 64, 65, 72, 80, 127, 255, 1000 };
 #define N_LENGTH (sizeof lengths / sizeof lengths[0])
 
-/* ---- y = f(x, w): rmsnorm, swiglu, add ---- */
+/* ---- y = f(x, w) and y = f(x) ---- */
 
 struct vec_case {
     enum ck_op op;
     size_t n;
     const float *a, *b;
-    float eps;
-    int in_place;       /* rmsnorm: 1 = y is x; swiglu: 1 = y is gate, 2 = y is up */
+    const float *bias;  /* layernorm; or NULL */
+    float eps;          /* softcap: the cap */
+    int in_place;       /* 1 = y is x or gate, 2 = y is up */
     enum ck_as as;
 };
+
+static bool gated(enum ck_op op)
+{
+    return op == CK_swiglu || op == CK_geglu;
+}
 
 static void vec_body(struct ck *c, const struct pm_kernels *k, const void *arg)
 {
@@ -28,22 +36,44 @@ static void vec_body(struct ck *c, const struct pm_kernels *k, const void *arg)
     float *y = NULL;
     const float *a, *b;
     if (t->in_place == 1) a = y = ck_inout(c, "y", t->a, bytes, 4, t->as);
-    else a = ck_in(c, t->op == CK_swiglu ? "gate" : "x", t->a, bytes, 4);
+    else a = ck_in(c, gated(t->op) ? "gate" : "x", t->a, bytes, 4);
     if (t->in_place == 2) b = y = ck_inout(c, "y", t->b, bytes, 4, t->as);
-    else b = ck_in(c, t->op == CK_swiglu ? "up" : "w", t->b, bytes, 4);
+    else b = ck_in(c, gated(t->op) ? "up" : "w", t->b, bytes, 4);
     if (!y) y = ck_out(c, "y", bytes, 4, t->as);
-    if (t->op == CK_swiglu) CK_CALL(c, k->swiglu(y, a, b, t->n));
+    if (t->op == CK_layernorm) {
+        const float *bias = t->bias ? ck_in(c, "b", t->bias, bytes, 4) : NULL;
+        CK_CALL(c, k->layernorm(y, a, b, bias, t->n, t->eps));
+    } else if (t->op == CK_geglu) CK_CALL(c, k->geglu(y, a, b, t->n));
+    else if (t->op == CK_swiglu) CK_CALL(c, k->swiglu(y, a, b, t->n));
     else CK_CALL(c, k->rmsnorm(y, a, b, t->n, t->eps));
+}
+
+static void unary_body(struct ck *c, const struct pm_kernels *k, const void *arg)
+{
+    const struct vec_case *t = arg;
+    size_t bytes = t->n * sizeof(float);
+    bool in_place = t->in_place || t->op == CK_softcap;
+    float *y = in_place ? ck_inout(c, "y", t->a, bytes, 4, t->as) : ck_out(c, "y", bytes, 4, t->as);
+    const float *x = in_place ? y : ck_in(c, "x", t->a, bytes, 4);
+    if (t->op == CK_softcap) CK_CALL(c, k->softcap(y, t->n, t->eps));
+    else if (t->op == CK_gelu) CK_CALL(c, k->gelu(y, x, t->n));
+    else CK_CALL(c, k->relu2(y, x, t->n));
+}
+
+static ck_body body_of(enum ck_op op)
+{
+    return op == CK_gelu || op == CK_relu2 || op == CK_softcap ? unary_body : vec_body;
 }
 
 static void vec_case(struct ck *c, enum ck_op op, size_t n, enum ck_fill fa, enum ck_fill fb, int in_place)
 {
-    static const float epss[] = { 1e-5f, 1e-6f, 1.0f, 1e-12f };
+    static const float epss[] = { 1e-5f, 1e-6f, 1.0f, 1e-12f }, caps[] = { 50.0f, 30.0f, 1.0f, 0.01f };
     size_t mark = ck_mark(c);
-    struct vec_case t = { .op = op, .n = n, .eps = CK_PICK(c, epss), .in_place = in_place, .as = fa == CK_HOSTILE ? CK_HARM : CK_F32 };
+    struct vec_case t = { .op = op, .n = n, .eps = op == CK_softcap ? CK_PICK(c, caps) : CK_PICK(c, epss), .in_place = in_place, .as = fa == CK_HOSTILE ? CK_HARM : CK_F32 };
     t.a = ck_floats(c, n, fa);
     t.b = ck_floats(c, n, fb);
-    ck_case(c, vec_body, &t, "n=%zu, values %s and %s, eps %g, in place %d", n, ck_fill_name(fa), ck_fill_name(fb), (double)t.eps, in_place);
+    if (op == CK_layernorm && ck_below(c, 2)) t.bias = ck_floats(c, n, fb);
+    ck_case(c, body_of(op), &t, "n=%zu, values %s and %s, eps %g, in place %d", n, ck_fill_name(fa), ck_fill_name(fb), (double)t.eps, in_place);
     ck_release(c, mark);
 }
 
@@ -65,7 +95,9 @@ static void bench_vec(struct ck *c, enum ck_op op)
     struct vec_case t = { .op = op, .n = n, .eps = 1e-5f, .as = CK_F32 };
     t.a = ck_floats(c, n, CK_UNIT);
     t.b = ck_floats(c, n, CK_UNIT);
-    ck_bench(c, vec_body, &t, (double)n, "value", "n=%zu", n);
+    if (op == CK_softcap) t.eps = 30.0f;
+    if (op == CK_layernorm) t.bias = t.b;
+    ck_bench(c, body_of(op), &t, (double)n, "value", "n=%zu", n);
     ck_release(c, mark);
 }
 
@@ -106,6 +138,134 @@ void ck_check_swiglu(struct ck *c)
     check_exp(c);
 }
 
+/* ---- tanh and what is made of it ---- */
+
+/* Values at the ends of tanh's two forms and their neighbours, evenly in (-16, 16), and of every exponent; `by` is what one of tanh's arguments is multiplied with. */
+static float *tanh_args(struct ck *c, size_t n, int round, float by)
+{
+    static const float ends[] = { 0.625f, 9.0109138f, 10.0f, 0.0f, 1.0f, 5.0f };
+    float *x = ck_alloc(c, n, sizeof *x);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t u = ck_u32(c);
+        float at = CK_PICK(c, ends) * by;
+        if (round == 0) x[i] = pm_f32_from_bits((pm_f32_bits(at) + u % 33) | (u & 0x80000000u));
+        else if (round == 1) x[i] = (float)((int32_t)(u >> 7) - (1 << 24)) * 0x1p-20f * by;
+        else x[i] = pm_f32_from_bits(u % 0xFF000000u >> 1 | (u & 0x80000000u));
+        if (round == 0 && u & 0x40000000u) x[i] = pm_f32_from_bits(pm_f32_bits(x[i]) - (pm_f32_bits(x[i]) & 0x7FFFFFFFu ? 1 : 0));
+    }
+    return x;
+}
+
+static void check_tanh(struct ck *c, enum ck_op op)
+{
+    enum { N = 4096 };
+    for (int round = 0; round < 6; round++) {
+        size_t mark = ck_mark(c);
+        struct vec_case t = { .op = op, .n = N, .eps = round & 1 ? 1.0f : 37.0f, .as = CK_F32 };
+        t.a = tanh_args(c, N, round % 3, op == CK_softcap ? t.eps : 1.0f);
+        t.b = ck_floats(c, N, CK_UNIT);
+        ck_case(c, body_of(op), &t, "tanh, round %d", round);
+        ck_release(c, mark);
+    }
+}
+
+/* The scalar tanh against long double: what detmath.h says of it. */
+static void check_tanh_error(struct ck *c)
+{
+    const struct pm_kernels *k = &c->table[PM_ISA_SCALAR];
+    float last = 0;
+    snprintf(c->label, sizeof c->label, "tanh against long double");
+    c->isa = PM_ISA_SCALAR;
+    for (uint32_t bits = pm_f32_bits(0x1p-30f); bits <= pm_f32_bits(11.0f); bits += 1009) {
+        float x = pm_f32_from_bits(bits), y[2] = { x, -x };
+        k->softcap(y, 2, 1.0f);
+        long double want = tanhl((long double)x), off = fabsl((long double)y[0] - want);
+        if (off > 8.0e-8L || off > 1.43e-7L * want) ck_fail(c, "tanh(%a) is %.9g, wrong by %Lg", (double)x, (double)y[0], off);
+        if (y[0] < last || y[0] > 1 || y[1] != -y[0]) ck_fail(c, "tanh(%a) is %.9g, tanh(%a) %.9g, one before %.9g", (double)x, (double)y[0], (double)-x, (double)y[1], (double)last);
+        last = y[0];
+    }
+    float ends[] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 9.02f, -9.02f, 3e38f, -3e38f }, want[] = { 0.0f, -0.0f, 0x1p-149f, -0x1p-149f, 1, -1, 1, -1 };
+    k->softcap(ends, sizeof ends / sizeof ends[0], 1.0f);
+    if (memcmp(ends, want, sizeof ends)) ck_fail(c, "an end of tanh: 0, smallest or 1");
+}
+
+/* The scalar activations against their meaning in double. */
+static void check_meanings(struct ck *c)
+{
+    const struct pm_kernels *k = &c->table[PM_ISA_SCALAR];
+    enum { N = 4096 };
+    size_t mark = ck_mark(c);
+    float *x = tanh_args(c, N, 1, 1.0f), *u = ck_floats(c, N, CK_UNIT), *gelu = ck_alloc(c, N, sizeof *x), *geglu = ck_alloc(c, N, sizeof *x), *relu2 = ck_alloc(c, N, sizeof *x);
+    k->gelu(gelu, x, N);
+    k->geglu(geglu, x, u, N);
+    k->relu2(relu2, x, N);
+    snprintf(c->label, sizeof c->label, "activations in double");
+    c->isa = PM_ISA_SCALAR;
+    for (size_t i = 0; i < N; i++) {
+        double v = (double)x[i], want = 0.5 * v * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v)));
+        if (!(fabs((double)gelu[i] - want) <= 2e-7 * fabs(v))) ck_fail(c, "gelu(%a) is %.9g, in double %.9g", v, (double)gelu[i], want);
+        if (geglu[i] != gelu[i] * u[i]) ck_fail(c, "geglu(%a, %a) is %.9g", v, (double)u[i], (double)geglu[i]);
+        if (relu2[i] != (v > 0 ? x[i] * x[i] : 0)) ck_fail(c, "relu2(%a) is %.9g", v, (double)relu2[i]);
+    }
+    ck_release(c, mark);
+}
+
+void ck_check_gelu(struct ck *c)
+{
+    check_vec(c, CK_gelu, 2);
+    check_tanh(c, CK_gelu);
+    check_meanings(c);
+}
+
+void ck_check_geglu(struct ck *c)
+{
+    check_vec(c, CK_geglu, 3);
+    check_tanh(c, CK_geglu);
+}
+
+void ck_check_softcap(struct ck *c)
+{
+    check_vec(c, CK_softcap, 1);
+    check_tanh(c, CK_softcap);
+    check_tanh_error(c);
+}
+
+void ck_check_relu2(struct ck *c)
+{
+    check_vec(c, CK_relu2, 2);
+}
+
+/* The scalar definition against its meaning in double, on rows far from zero: a variance from sum(x*x) would fail here. */
+static void check_layernorm_meaning(struct ck *c)
+{
+    for (size_t n = 1; n <= 1000; n = n * 3 + 1) {
+        size_t mark = ck_mark(c);
+        float *x = ck_floats(c, n, CK_UNIT), *w = ck_floats(c, n, CK_UNIT), *b = ck_floats(c, n, CK_UNIT), *y = ck_alloc(c, n, sizeof *y);
+        double mean = 0, var = 0;
+        for (size_t i = 0; i < n; i++) mean += (double)(x[i] += 100.0f) / (double)n;
+        for (size_t i = 0; i < n; i++) var += ((double)x[i] - mean) * ((double)x[i] - mean) / (double)n;
+        c->table[PM_ISA_SCALAR].layernorm(y, x, w, b, n, 1e-5f);
+        snprintf(c->label, sizeof c->label, "n=%zu in double", n);
+        c->isa = PM_ISA_SCALAR;
+        for (size_t i = 0; i < n; i++) {
+            double want = ((double)x[i] - mean) / sqrt(var + 1e-5) * (double)w[i] + (double)b[i];
+            if (!(fabs((double)y[i] - want) <= 1e-4)) ck_fail(c, "y[%zu] is %.9g, in double %.9g", i, (double)y[i], want);
+        }
+        ck_release(c, mark);
+    }
+}
+
+void ck_check_layernorm(struct ck *c)
+{
+    check_vec(c, CK_layernorm, 2);
+    check_layernorm_meaning(c);
+}
+
+void ck_bench_layernorm(struct ck *c) { bench_vec(c, CK_layernorm); }
+void ck_bench_gelu(struct ck *c) { bench_vec(c, CK_gelu); }
+void ck_bench_geglu(struct ck *c) { bench_vec(c, CK_geglu); }
+void ck_bench_relu2(struct ck *c) { bench_vec(c, CK_relu2); }
+void ck_bench_softcap(struct ck *c) { bench_vec(c, CK_softcap); }
 void ck_bench_rmsnorm(struct ck *c) { bench_vec(c, CK_rmsnorm); }
 void ck_bench_swiglu(struct ck *c) { bench_vec(c, CK_swiglu); }
 void ck_bench_add(struct ck *c) { bench_vec(c, CK_add); }

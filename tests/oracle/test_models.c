@@ -13,7 +13,6 @@
 
 #include "base/half.h"
 
-#include <fcntl.h>
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -22,46 +21,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-#ifndef GOLDEN
-#error "GOLDEN: the folder tests/golden/models"
-#endif
+#include "golden_models.h"
 
 enum { LENGTH = 80, POSITIONS = LENGTH / 2 };
 
 static char scratch[] = "/tmp/pumice-oracle-XXXXXX";
-
-struct blob { uint8_t *data; size_t len; };
-
-static struct blob slurp(const char *folder, const char *name)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "rb");
-    if (!f) fail_msg("cannot open %s", path);
-    fseek(f, 0, SEEK_END);
-    struct blob b = { .len = (size_t)ftell(f) };
-    rewind(f);
-    b.data = malloc(b.len + 1);
-    assert_non_null(b.data);
-    assert_int_equal(fread(b.data, 1, b.len, f), b.len);
-    fclose(f);
-    return b;
-}
-
-static void spill(const char *folder, const char *name, struct blob b)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "wb");
-    assert_non_null(f);
-    assert_int_equal(fwrite(b.data, 1, b.len, f), b.len);
-    assert_int_equal(fclose(f), 0);
-}
 
 /* ---- running ---- */
 
@@ -112,13 +80,28 @@ static int on_logits(void *user, size_t position, const float *got, size_t n)
     return 0;
 }
 
-/* Converts `folder` as said, runs it over ids, and compares with the golden logits of GOLDEN/name. */
-static struct compare run(const char *folder, const char *name, const char *dtype, pm_rotate rotate, pm_kv_type kv, double bound)
+/* Where the session's context decides about a rope, the goldens hold for one context: the prompt's length, as the official code has it. */
+static const struct { const char *name; size_t n_ctx, n_short; } ropes[] = {
+    { "phi3-long", LENGTH, 48 },
+    { "internlm2", LENGTH, 48 },
+    { "telechat2", LENGTH, 32 },
+};
+enum { N_ROPES = sizeof ropes / sizeof *ropes };
+
+static size_t context_of(const char *name)
+{
+    for (size_t i = 0; i < N_ROPES; i++)
+        if (strcmp(ropes[i].name, name) == 0) return ropes[i].n_ctx;
+    return 128;
+}
+
+/* Converts `folder` as said, runs it over the first n ids, and compares with the golden logits of GOLDEN/name/file. */
+static struct compare run_some(const char *folder, const char *name, const char *logits_file, size_t n, size_t n_ctx, const char *dtype, pm_rotate rotate, pm_kv_type kv, double bound)
 {
     char golden[512], file[512];
     snprintf(golden, sizeof golden, "%s/%s", GOLDEN, name);
     snprintf(file, sizeof file, "%s/model.pumice", scratch);
-    struct blob ids = slurp(golden, "ids.i32"), logits = slurp(golden, "logits.f32");
+    struct blob ids = slurp(golden, "ids.i32"), logits = slurp(golden, logits_file);
     assert_int_equal(ids.len, LENGTH * sizeof(int32_t));
     pm_error err = { 0 };
     if (pm_convert(&(pm_convert_params){ .source = folder, .output = file, .dtype = dtype, .rotate = rotate, .n_threads = 1 }, &err)) fail_msg("%s %s: %s", name, dtype, err.msg);
@@ -129,12 +112,12 @@ static struct compare run(const char *folder, const char *name, const char *dtyp
     if (pm_model_open(file, &model, &err)) fail_msg("%s %s: %s", name, dtype, err.msg);
     pm_model_info info;
     pm_model_get_info(model, &info);
-    assert_int_equal(logits.len, POSITIONS * info.n_vocab * sizeof(float));
-    assert_int_equal(pm_session_create(engine, model, &(pm_session_params){ .n_ctx = 128, .n_chunk = 32, .kv = kv }, &session, &err), PM_OK);
+    assert_int_equal(logits.len, n / 2 * info.n_vocab * sizeof(float));
+    assert_int_equal(pm_session_create(engine, model, &(pm_session_params){ .n_ctx = (uint32_t)n_ctx, .n_chunk = 32, .kv = kv }, &session, &err), PM_OK);
     struct compare c = { .want = (const float *)logits.data, .bound = bound };
-    for (size_t i = 0; i < POSITIONS * info.n_vocab; i++) c.max_logit = fmax(c.max_logit, fabs((double)c.want[i]));
-    if (pm_session_feed_logits(session, (const int32_t *)ids.data, LENGTH, on_logits, &c, &err)) fail_msg("%s %s: %s", name, dtype, err.msg);
-    assert_int_equal(c.n, POSITIONS);
+    for (size_t i = 0; i < n / 2 * info.n_vocab; i++) c.max_logit = fmax(c.max_logit, fabs((double)c.want[i]));
+    if (pm_session_feed_logits(session, (const int32_t *)ids.data, n, on_logits, &c, &err)) fail_msg("%s %s: %s", name, dtype, err.msg);
+    assert_int_equal(c.n, n / 2);
     c.kl /= (double)c.n;
     pm_session_free(session);
     pm_model_close(model);
@@ -143,6 +126,11 @@ static struct compare run(const char *folder, const char *name, const char *dtyp
     free(logits.data);
     unlink(file);
     return c;
+}
+
+static struct compare run(const char *folder, const char *name, const char *dtype, pm_rotate rotate, pm_kv_type kv, double bound)
+{
+    return run_some(folder, name, "logits.f32", LENGTH, context_of(name), dtype, rotate, kv, bound);
 }
 
 static void exact(const char *name, pm_kv_type kv, double bound)
@@ -168,6 +156,20 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "qwen2-bias", { 0.0089, 0.76, 0.75 } },
     { "qwen2-tied", { 0.0071, 0.4, 0.6 } },
     { "qwen3", { 0.0047, 0.22, 0.34 } },
+    { "phi3-window", { 0.0017, 0.098, 0.12 } },
+    { "phi3-long", { 0.00047, 0.053, 0.06 } },
+    { "internlm2", { 0.0014, 0.078, 0.078 } },
+    { "telechat2", { 0.0015, 0.098, 0.098 } },
+    { "chatglm3", { 0.0026, 0.18, 0.25 } },
+    { "minicpm", { 0.003, 0.18, 0.22 } },
+    { "minicpm4", { 0.0016, 0.15, 0.15 } },
+    { "minicpm3", { 0.00063, 0.058, 0.058 } },
+    { "minicpm3-bias", { 0.0015, 0.12, 0.12 } },
+    { "gemma", { 0.00023, 0.015, 0.015 } },
+    { "gemma2", { 0.00098, 0.065, 0.065 } },
+    { "gemma3", { 0.0017, 0.19, 0.19 } },
+    { "smollm3", { 0.014, 1.04, 1.04 } },
+    { "phi2", { 0.00096, 0.076, 0.085 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
@@ -177,6 +179,52 @@ static void test_exact(void **state)
     for (size_t i = 0; i < N_FAMILIES; i++) {
         exact(families[i].name, PM_KV_F32, 2e-3);
         exact(families[i].name, PM_KV_F16, 6e-3);
+    }
+}
+
+/* The other side of every length-dependent rope, and that the two sides differ. */
+static void test_both_sides_of_ropes(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_ROPES; i++) {
+        char folder[512];
+        snprintf(folder, sizeof folder, "%s/%s", GOLDEN, ropes[i].name);
+        struct compare c = run_some(folder, ropes[i].name, "short.f32", ropes[i].n_short, ropes[i].n_short, "f16", PM_ROTATE_AUTO, PM_KV_F32, 2e-3);
+        struct compare other = run_some(folder, ropes[i].name, "short.f32", ropes[i].n_short, ropes[i].n_ctx, "f16", PM_ROTATE_AUTO, PM_KV_F32, 2e-3);
+        print_message("%-18s f16, context of %zu: difference %.1e of the largest logit, top-1 %zu of %zu; with the rope of a context of %zu %.1e\n", ropes[i].name, ropes[i].n_short,
+                      c.max_diff / c.max_logit, c.n_same, c.n_decided, ropes[i].n_ctx, other.max_diff / other.max_logit);
+        assert_true(c.max_diff <= 2e-3 * c.max_logit);
+        assert_int_equal(c.n_same, c.n_decided);
+        assert_true(other.max_diff > 2e-2 * c.max_logit);
+    }
+}
+
+/* What the goldens must see: each edit of config.json moves the logits far beyond the bound. */
+static void test_edited_configs(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *from, *to; } edits[] = {
+        { "phi3-window", "\"sliding_window\": 13", "\"sliding_window\": 12" },
+        { "phi3-window", "\"sliding_window\": 13", "\"sliding_window\": 14" },
+        { "phi3-long", "\"original_max_position_embeddings\": 64", "\"original_max_position_embeddings\": 32" },
+        { "internlm2", "\"factor\": 2.0", "\"factor\": 4.0" },
+        { "telechat2", "\"training_seqlen\": 32", "\"training_seqlen\": 64" },
+        { "telechat2", "\"base_seqlen\": 16", "\"base_seqlen\": 32" },
+        { "chatglm3", "\"rope_ratio\": 50", "\"rope_ratio\": 1" },
+        { "minicpm", "\"scale_emb\": 1.5", "\"scale_emb\": 1" },
+        { "minicpm", "\"scale_depth\": 1.4", "\"scale_depth\": 1" },
+        { "minicpm", "\"dim_model_base\": 32", "\"dim_model_base\": 64" },
+        { "minicpm4", "\"dim_model_base\": 16", "\"mup\": 16" },
+        { "minicpm3", "\"scale_emb\": 2.5", "\"scale_emb\": 3" },
+        { "minicpm3", "\"scale_depth\": 1.4", "\"scale_depth\": 1.2" },
+        { "minicpm3", "\"dim_model_base\": 40", "\"dim_model_base\": 60" },
+        { "minicpm3-bias", "\"rms_norm_eps\": 0.05", "\"rms_norm_eps\": 1e-6" },
+    };
+    for (size_t i = 0; i < sizeof edits / sizeof *edits; i++) {
+        copy_edited(scratch, edits[i].name, edits[i].from, edits[i].to);
+        struct compare c = run(scratch, edits[i].name, "f16", PM_ROTATE_AUTO, PM_KV_F32, 2e-3);
+        print_message("%s with %s: difference %.1e of the largest logit\n", edits[i].name, edits[i].to, c.max_diff / c.max_logit);
+        assert_true(c.max_diff > 2e-2 * c.max_logit);
     }
 }
 
@@ -276,6 +324,7 @@ static int drop_scratch(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_quantised), cmocka_unit_test(test_group_128), cmocka_unit_test(test_outliers) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_both_sides_of_ropes), cmocka_unit_test(test_edited_configs), cmocka_unit_test(test_quantised),
+                                        cmocka_unit_test(test_group_128), cmocka_unit_test(test_outliers) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

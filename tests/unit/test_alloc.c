@@ -77,7 +77,7 @@ static void test_token_loop(void **state)
     };
     for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++) {
         long at[3] = { 0 };
-        pm_generate_params p = { .max_tokens = 50, .sampling = sampling[i], .stop = stop, .n_stop = 1, .ignore_eos = true, .on_token = count_token, .user = at };
+        pm_generate_params p = { .max_tokens = 50, .sampling = sampling[i], .stop = stop, .n_stop = 1, .ignore_eos = true, .speculate = i % 2 ? 15 : 0, .on_token = count_token, .user = at };
         assert_int_equal(pm_session_generate(s, &p, NULL, &err), PM_OK);
         assert_true(at[0] >= 50);
         assert_int_equal(at[1], at[2]);
@@ -152,7 +152,7 @@ int main(void)
     int fd = mkstemp(path);
     if (fd < 0) return 1;
     close(fd);
-    struct builder_options o = { .dtype = "w4a16_g32", .bias = true, .qk_norm = true, .rotate = true, .seed = 41 };
+    struct builder_options o = { .dtype = "w4a16_g32", .bias = true, .qk_norm = true, .rotate = true, .mla = true, .seed = 41 };
     pm_error err = { 0 };
     if (builder_write(path, &o, &err)) return 1;
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_token_loop), cmocka_unit_test(test_every_failure) };

@@ -17,6 +17,7 @@
 #include "engine/session.h"
 
 #define N_TOK 71        /* crosses a page of the cache */
+#define N_CTX 128
 
 static char path[64];
 
@@ -60,64 +61,147 @@ static void multiply(const struct pm_linear *l, const double *x_in, double *y)
     }
 }
 
-static void norm(const double *x, const float *w, size_t n, double eps, double *y)
+static void rms(const double *x, const float *w, size_t n, double eps, double *y)
 {
     double sum = 0;
     for (size_t i = 0; i < n; i++) sum += x[i] * x[i];
     for (size_t i = 0; i < n; i++) y[i] = x[i] / sqrt(sum / (double)n + eps) * (double)w[i];
 }
 
-static void turn(double *head, const float *inv_freq, size_t n_rot, size_t pos)
+/* The model's kind of norm. */
+static void norm(const struct pm_desc *d, const double *x, const float *w, const float *b, double *y)
+{
+    double mean = 0, var = 0;
+    size_t n = d->n_embd;
+    if (d->norm == PM_NORM_RMS) {
+        rms(x, w, n, (double)d->norm_eps, y);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) mean += x[i] / (double)n;
+    for (size_t i = 0; i < n; i++) var += (x[i] - mean) * (x[i] - mean) / (double)n;
+    for (size_t i = 0; i < n; i++) y[i] = (x[i] - mean) / sqrt(var + (double)d->norm_eps) * (double)w[i] + (double)b[i];
+}
+
+static void turn(double *head, const float *inv_freq, size_t n_rot, size_t pos, double scale)
 {
     for (size_t i = 0; i < n_rot / 2; i++) {
         double angle = (double)pos * (double)inv_freq[i], a = head[i], b = head[i + n_rot / 2];
-        head[i] = a * cos(angle) - b * sin(angle);
-        head[i + n_rot / 2] = b * cos(angle) + a * sin(angle);
+        head[i] = (a * cos(angle) - b * sin(angle)) * scale;
+        head[i + n_rot / 2] = (b * cos(angle) + a * sin(angle)) * scale;
     }
 }
 
-static void reference_attention(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128])
+static void turn_at(const struct pm_model *m, int32_t rope, double *head, size_t pos)
+{
+    if (rope < 0) return;
+    const struct pm_rope_desc *r = &m->desc.rope[rope];
+    bool is_long = r->kind == PM_ROPE_LONG && N_CTX > r->switch_ctx;
+    turn(head, is_long ? m->inv_freq_long[rope] : m->inv_freq[rope], r->n_rot, pos, (double)(is_long ? r->long_scale : r->scale));
+}
+
+/* Latent attention as it is taught: the latent becomes keys and values of every head, and those are attended to. Nothing is absorbed. */
+static void reference_latent(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128], double y[N_TOK][128])
+{
+    static double q[N_TOK][2048], k[N_TOK][2048], v[N_TOK][1024];
+    const struct pm_layer_desc *d = &l->desc;
+    const struct pm_mla_desc *a = &d->mla;
+    size_t dh = d->d_head, padded_k = l->k_up.desc.n / d->n_head, padded_v = l->v_up.desc.n / d->n_head;
+    for (size_t t = 0; t < N_TOK; t++) {
+        double h[128], low[1024], up[1024];
+        norm(&m->desc, x[t], l->attn_norm, l->attn_norm_bias, h);
+        multiply(&l->qkv_a, h, low);
+        rms(low, l->q_a_norm, a->q_rank, (double)a->latent_eps, low);
+        multiply(&l->q_b, low, q[t]);
+        double *c = low + a->q_rank;
+        rms(c, l->kv_norm, a->kv_rank, (double)a->latent_eps, c);
+        turn_at(m, d->rope, c + a->kv_rank, t);
+        multiply(&l->v_up, c, up);
+        for (size_t i = 0; i < d->n_head; i++) {
+            turn_at(m, d->rope, q[t] + i * dh + a->d_nope, t);
+            memcpy(v[t] + i * a->d_v, up + i * padded_v, a->d_v * sizeof *up);
+            for (size_t n = 0; n < a->d_nope; n++) {
+                k[t][i * dh + n] = 0;
+                for (size_t r = 0; r < a->kv_rank; r++) k[t][i * dh + n] += weight_at(&l->k_up, i * padded_k + r, n) * c[r];
+            }
+            rotate(k[t] + i * dh, a->d_nope, l->k_up.desc.hadamard);
+            memcpy(k[t] + i * dh + a->d_nope, c + a->kv_rank, a->d_rope * sizeof *c);
+        }
+    }
+    for (size_t t = 0; t < N_TOK; t++) {
+        double out[1024] = { 0 };
+        for (size_t h = 0; h < d->n_head; h++) {
+            double p[N_TOK], sum = 0;
+            for (size_t j = 0; j <= t; j++) {
+                double s = 0;
+                for (size_t i = 0; i < dh; i++) s += q[t][h * dh + i] * k[j][h * dh + i];
+                sum += p[j] = exp(s / sqrt((double)dh));
+            }
+            for (size_t j = 0; j <= t; j++)
+                for (size_t i = 0; i < a->d_v; i++) out[h * a->d_v + i] += p[j] / sum * v[j][h * a->d_v + i];
+        }
+        multiply(&l->o, out, y[t]);
+    }
+}
+
+/* y[t] = o(attention(x[t])), not added */
+static void reference_attention(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128], double y[N_TOK][128])
 {
     static double qkv[N_TOK][1024];
     const struct pm_layer_desc *d = &l->desc;
     size_t dh = d->d_head, k0 = d->n_head * dh, v0 = k0 + d->n_kv * dh;
     for (size_t t = 0; t < N_TOK; t++) {
         double h[128];
-        norm(x[t], l->attn_norm, m->desc.n_embd, (double)m->desc.norm_eps, h);
+        norm(&m->desc, x[t], l->attn_norm, l->attn_norm_bias, h);
         multiply(&l->qkv, h, qkv[t]);
         for (size_t i = 0; i < d->n_head + d->n_kv; i++) {
             double *head = qkv[t] + i * dh;
-            if (d->qk_norm) norm(head, i < d->n_head ? l->q_norm : l->k_norm, dh, (double)m->desc.norm_eps, head);
-            if (d->rope) turn(head, m->inv_freq, m->desc.n_rot, t);
+            if (d->qk_norm) rms(head, i < d->n_head ? l->q_norm : l->k_norm, dh, (double)m->desc.norm_eps, head);
+            turn_at(m, d->rope, head, t);
         }
     }
     for (size_t t = 0; t < N_TOK; t++) {
-        double out[1024] = { 0 }, y[128];
+        double out[1024] = { 0 };
+        size_t first = d->window && t + 1 > d->window ? t + 1 - d->window : 0;
         for (size_t h = 0; h < d->n_head; h++) {
             size_t kv = h / (d->n_head / d->n_kv);
             double p[N_TOK], top = -1e300, sum = 0;
-            for (size_t j = 0; j <= t; j++) {
+            for (size_t j = first; j <= t; j++) {
                 p[j] = 0;
                 for (size_t i = 0; i < dh; i++) p[j] += qkv[t][h * dh + i] * qkv[j][k0 + kv * dh + i];
                 p[j] /= sqrt((double)dh);
+                if (d->attn_softcap > 0) p[j] = (double)d->attn_softcap * tanh(p[j] / (double)d->attn_softcap);
                 top = fmax(top, p[j]);
             }
-            for (size_t j = 0; j <= t; j++) sum += p[j] = exp(p[j] - top);
-            for (size_t j = 0; j <= t; j++)
+            for (size_t j = first; j <= t; j++) sum += p[j] = exp(p[j] - top);
+            for (size_t j = first; j <= t; j++)
                 for (size_t i = 0; i < dh; i++) out[h * dh + i] += p[j] / sum * qkv[j][v0 + kv * dh + i];
         }
-        multiply(&l->o, out, y);
-        for (size_t i = 0; i < m->desc.n_embd; i++) x[t][i] += y[i];
+        multiply(&l->o, out, y[t]);
     }
 }
 
-static void reference_ffn(const struct pm_model *m, const struct pm_layer *l, double *x)
+static double gelu(double x)
 {
-    double h[128], gu[2048], y[128];
-    norm(x, l->ffn_norm, m->desc.n_embd, (double)m->desc.norm_eps, h);
+    return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
+}
+
+static void reference_ffn(const struct pm_model *m, const struct pm_layer *l, const double *x, double *y)
+{
+    double h[128], gu[2048];
+    size_t n = l->desc.n_ff;
+    if (l->desc.parallel) norm(&m->desc, x, l->attn_norm, l->attn_norm_bias, h);
+    else norm(&m->desc, x, l->ffn_norm, l->ffn_norm_bias, h);
     multiply(&l->gate_up, h, gu);
-    for (size_t i = 0; i < l->desc.n_ff; i++) gu[i] = gu[i] / (1 + exp(-gu[i])) * gu[l->desc.n_ff + i];
+    for (size_t i = 0; i < n; i++) {
+        if (l->desc.ffn == PM_FFN_MLP) gu[i] = gelu(gu[i]);
+        else gu[i] = (l->desc.act == PM_ACT_GELU ? gelu(gu[i]) : gu[i] / (1 + exp(-gu[i]))) * gu[n + i];
+    }
     multiply(&l->down, gu, y);
+}
+
+static void add(const struct pm_model *m, double *x, double *y, const float *post_norm)
+{
+    if (post_norm) rms(y, post_norm, m->desc.n_embd, (double)m->desc.norm_eps, y);
     for (size_t i = 0; i < m->desc.n_embd; i++) x[i] += y[i];
 }
 
@@ -128,15 +212,26 @@ static void reference(const struct pm_model *m, const int32_t *ids, double (*log
     for (size_t t = 0; t < N_TOK; t++) {
         for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] = weight_at(&m->embed, (size_t)ids[t], k);
         rotate(x[t], m->desc.n_embd, m->embed.desc.hadamard);
+        for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] *= (double)m->desc.embed_scale;
     }
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
-        reference_attention(m, &m->layer[i], x);
-        for (size_t t = 0; t < N_TOK; t++) reference_ffn(m, &m->layer[i], x[t]);
+        static double y[N_TOK][128];
+        const struct pm_layer *l = &m->layer[i];
+        if (l->desc.mixer == PM_MIX_MLA) reference_latent(m, l, x, y);
+        else reference_attention(m, l, x, y);
+        for (size_t t = 0; t < N_TOK; t++) {
+            double z[128];
+            if (l->desc.parallel) reference_ffn(m, l, x[t], z);
+            add(m, x[t], y[t], l->attn_post_norm);
+            if (!l->desc.parallel) reference_ffn(m, l, x[t], z);
+            add(m, x[t], z, l->ffn_post_norm);
+        }
     }
     for (size_t t = 0; t < N_TOK; t++) {
-        double h[128];
-        norm(x[t], m->norm, m->desc.n_embd, (double)m->desc.norm_eps, h);
+        double h[128], cap = (double)m->desc.logit_softcap;
+        norm(&m->desc, x[t], m->norm, m->norm_bias, h);
         multiply(&m->head, h, logits[t]);
+        for (size_t i = 0; cap > 0 && i < BUILDER_VOCAB; i++) logits[t][i] = cap * tanh(logits[t][i] / cap);
     }
 }
 
@@ -164,7 +259,7 @@ static double relative_error(pm_engine *e, const pm_model *m, pm_kv_type kv, dou
 {
     pm_error err = { 0 };
     pm_session *s;
-    pm_session_params sp = { .n_ctx = 128, .kv = kv };
+    pm_session_params sp = { .n_ctx = N_CTX, .kv = kv };
     struct compare c = { .want = want };
     assert_int_equal(pm_session_create(e, m, &sp, &s, &err), PM_OK);
     assert_int_equal(pm_session_feed_logits(s, ids, N_TOK, compare_row, &c, &err), PM_OK);
@@ -189,6 +284,16 @@ static void test_against_reference(void **state)
         { { .dtype = "w4a16_g32", .tied = true, .bias = true, .qk_norm = true, .head_same = true, .seed = 9 }, 4e-4 },
         { { .dtype = "w4a16_g64", .round = true, .rotate = true, .head_same = true, .seed = 10 }, 4e-4 },
         { { .dtype = "w4a16_g128", .round = true, .tied = true, .rotate = true, .bias = true, .seed = 11 }, 4e-2 },    /* the head is w8a8 */
+        { { .dtype = "f16", .tied = true, .window = 20, .caps = true, .gelu = true, .post_norms = true, .seed = 12 }, 3e-6 },
+        { { .dtype = "f16", .round = true, .layer_norm = true, .parallel = true, .mlp = true, .bias = true, .seed = 13 }, 3e-6 },
+        { { .dtype = "bf16", .layer_norm = true, .long_rope = true, .window = 64, .seed = 14 }, 3e-6 },
+        { { .dtype = "w8a8", .round = true, .rotate = true, .layer_norm = true, .parallel = true, .mlp = true, .window = 7, .seed = 15 }, 4e-2 },
+        { { .dtype = "f16", .tied = true, .mla = true, .bias = true, .seed = 16 }, 3e-6 },
+        { { .dtype = "bf16", .round = true, .mla = true, .post_norms = true, .long_rope = true, .seed = 17 }, 3e-6 },
+        { { .dtype = "w8a8", .tied = true, .mla = true, .rotate = true, .seed = 18 }, 4e-2 },
+        { { .dtype = "w8a8_g128", .round = true, .mla = true, .rotate = true, .seed = 19 }, 1e-1 },
+        { { .dtype = "w4a16", .tied = true, .mla = true, .head_same = true, .seed = 20 }, 4e-4 },
+        { { .dtype = "w4a16_g128", .round = true, .tied = true, .mla = true, .rotate = true, .head_same = true, .seed = 21 }, 4e-4 },
     };
     static double want[N_TOK][BUILDER_VOCAB];
     int32_t ids[N_TOK];

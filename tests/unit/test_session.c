@@ -82,6 +82,44 @@ static void test_prefix_and_truncate(void **state)
     pm_session_free(s);
 }
 
+/* Where keys behind a window were given back, the timeline can still be cut anywhere: the kept tokens are read again. */
+static void test_windows(void **state)
+{
+    (void)state;
+    static const struct { uint32_t window; size_t cut; bool reads_again; } cases[] = { { 10, 149, false }, { 10, 73, false }, { 10, 72, true }, { 10, 60, true }, { 10, 1, true }, { 10, 0, true }, { 100, 90, false } };
+    int32_t a[150], b[150];
+    float want[V];
+    pm_model *whole = model;
+    make_ids(a, 150, 3);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        pm_error err = { 0 };
+        char file[80];
+        snprintf(file, sizeof file, "%s.w", path);
+        assert_int_equal(builder_write(file, &(struct builder_options){ .dtype = "w8a8", .tied = true, .window = cases[i].window, .caps = true, .seed = 32 }, &err), PM_OK);
+        assert_int_equal(pm_model_open(file, &model, &err), PM_OK);
+        size_t cut = cases[i].cut, reused = 99;
+        pm_session *s = open_session(512, 16);
+        assert_int_equal(pm_session_feed(s, a, 150, &err), PM_OK);
+        fresh(a, 150, want);
+        assert_memory_equal(pm_session_logits(s), want, sizeof want);
+        assert_int_equal(pm_session_truncate(s, cut, &err), PM_OK);
+        assert_int_equal(pm_session_length(s), cut);
+        if (cut) assert_int_equal(pm_session_logits(s) != NULL, cases[i].reads_again);
+        assert_int_equal(pm_session_feed(s, a + cut, 150 - cut, &err), PM_OK);
+        assert_memory_equal(pm_session_logits(s), want, sizeof want);
+        make_ids(b, 150, 4);
+        memcpy(b, a, cut * sizeof *a);
+        assert_int_equal(pm_session_prompt(s, b, 150, &reused, &err), PM_OK);
+        assert_int_equal(reused, cases[i].reads_again ? 0 : cut);
+        fresh(b, 150, want);
+        assert_memory_equal(pm_session_logits(s), want, sizeof want);
+        pm_session_free(s);
+        pm_model_close(model);
+        unlink(file);
+    }
+    model = whole;
+}
+
 static void test_limits(void **state)
 {
     (void)state;
@@ -280,6 +318,41 @@ static void test_generate(void **state)
     pm_session_free(other);
 }
 
+/* Speculation changes nothing but the number of steps: same ids, same logits and hidden state at the end, for greedy and random sampling, with penalties, in a model that
+   loops (greedy) and in one that does not, up to a full context. */
+static void test_speculate(void **state)
+{
+    (void)state;
+    static const pm_sampling_params sampling[] = { { 0 }, { .temperature = 0.6f, .seed = 3 }, { .temperature = 0.3f, .top_k = 5, .repeat_penalty = 1.1f, .frequency_penalty = 0.2f, .seed = 4 },
+                                                   { .temperature = 0.9f, .mirostat = 2, .mirostat_tau = 2, .seed = 5 } };
+    static struct text plain, fast;
+    size_t accepted = 0, rejected = 0;
+    for (size_t i = 0; i < sizeof sampling / sizeof *sampling; i++)
+        for (uint32_t max = 1; max <= 15; max += 7) {
+            pm_generate_result a, b;
+            pm_session *s = open_session(260, 0), *q = open_session(260, 0);
+            pm_generate_params p = { .max_tokens = i ? 150 : 0, .sampling = sampling[i], .ignore_eos = true, .keep_special = true };
+            plain.stop_after = fast.stop_after = 0;
+            assert_int_equal(generate(p, &plain, &a, s), PM_OK);
+            p.speculate = max;
+            assert_int_equal(generate(p, &fast, &b, q), PM_OK);
+            assert_int_equal(a.n_tokens, b.n_tokens);
+            assert_int_equal(a.reason, b.reason);
+            assert_int_equal(plain.len, fast.len);
+            assert_memory_equal(plain.data, fast.data, plain.len);
+            assert_int_equal(pm_session_length(s), pm_session_length(q));
+            assert_memory_equal(pm_session_logits(s), pm_session_logits(q), V * sizeof(float));
+            assert_memory_equal(pm_session_hidden(s), pm_session_hidden(q), 96 * sizeof(float));
+            accepted += b.n_accepted;
+            rejected += b.n_drafted - b.n_accepted;
+            assert_true(b.n_accepted <= b.n_drafted);
+            pm_session_free(s);
+            pm_session_free(q);
+        }
+    print_message("%zu guesses right, %zu wrong\n", accepted, rejected);
+    assert_true(accepted > 100 && rejected > 20);
+}
+
 static void test_eos(void **state)
 {
     (void)state;
@@ -325,13 +398,17 @@ static void test_lies(void **state)
     (void)state;
     static const struct { const char *old, *new, *says; pm_status st; } cases[] = {
         { "\\\"n_kv\\\":2", "\\\"n_kv\\\":5", "n_kv", PM_ERR_FORMAT },
-        { "\\\"n_head\\\":6", "\\\"n_head\\\":4", "qkv.n", PM_ERR_MISMATCH },
+        { "\\\"n_head\\\":6", "\\\"n_head\\\":4", "attn.qkv.n", PM_ERR_MISMATCH },
         { "\\\"n_embd\\\":96", "\\\"n_embd\\\":95", "95", PM_ERR_MISMATCH },
         { "\\\"n_rot\\\":16", "\\\"n_rot\\\":15", "n_rot", PM_ERR_FORMAT },
         { "\\\"n_rot\\\":16", "\\\"n_rot\\\":98", "n_rot", PM_ERR_FORMAT },
         { "\\\"n_vocab\\\":275", "\\\"n_vocab\\\":274", "274", PM_ERR_LIMIT },
         { "\"layers.1.attn.o.weight\":{", "\"layers.1.attn.o.weighs\":{", "layers.1.attn.o.weight", PM_ERR_MISSING },
-        { "\\\"kind\\\":\\\"swiglu\\\"", "\\\"kind\\\":\\\"swigla\\\"", "swigla", PM_ERR_UNSUPPORTED },
+        { "\\\"kind\\\":\\\"glu\\\"", "\\\"kind\\\":\\\"gla\\\"", "layers[0].ffn.kind \"gla\"", PM_ERR_UNSUPPORTED },
+        { "\\\"act\\\":\\\"silu\\\"", "\\\"act\\\":\\\"siLu\\\"", "layers[0].ffn.act", PM_ERR_UNSUPPORTED },
+        { "\\\"rope\\\":0", "\\\"rope\\\":3", "layers[0].attn.rope is 3", PM_ERR_FORMAT },
+        { "\\\"kind\\\":\\\"fixed\\\"", "\\\"kind\\\":\\\"fixe!\\\"", "ropes[0].kind", PM_ERR_UNSUPPORTED },
+        { "\\\"norm\\\":\\\"rms\\\"", "\\\"norm\\\":\\\"rmz\\\"", "model.norm", PM_ERR_UNSUPPORTED },
         { "\"dtype\":\"I8\"", "\"dtype\":\"U8\"", "must be I8", PM_ERR_MISMATCH },
         { "\"pumice.format\":\"1\"", "\"pumice.format\":\"7\"", "version \"7\"", PM_ERR_UNSUPPORTED },
         { "\"shape\":[6,48,16,4]", "\"shape\":[48,6,16,4]", "[48, 6, 16, 4]", PM_ERR_MISMATCH },
@@ -397,6 +474,38 @@ static void test_damage(void **state)
     free(good);
 }
 
+/* Every job of a step is told, in order of time, on the threads that the engine has; when the room is used up the rest is dropped. */
+static void test_profile(void **state)
+{
+    (void)state;
+    pm_error err = { 0 };
+    int32_t ids[40];
+    size_t n, n_qkv = 0;
+    make_ids(ids, 40, 6);
+    pm_session *s = open_session(64, 0);
+    assert_null(pm_engine_profile_events(engine, 0, &n));
+    assert_int_equal(pm_engine_profile(engine, 1000, &err), PM_OK);
+    assert_int_equal(pm_session_feed(s, ids, 40, &err), PM_OK);
+    for (int t = 0; t < pm_engine_threads(engine); t++) {
+        const pm_profile_event *e = pm_engine_profile_events(engine, t, &n);
+        assert_non_null(e);
+        for (size_t i = 0; i < n; i++) {
+            assert_true(e[i].begin_ns <= e[i].end_ns && e[i].chunks > 0);
+            if (i) assert_true(e[i - 1].end_ns <= e[i].begin_ns);
+            if (strcmp(e[i].name, "attn.qkv") == 0) n_qkv += e[i].chunks;
+        }
+    }
+    assert_true(n_qkv >= 2);        /* two layers */
+    assert_null(pm_engine_profile_events(engine, 99, &n));
+    assert_int_equal(pm_engine_profile(engine, 3, &err), PM_OK);
+    assert_int_equal(pm_session_feed(s, ids, 1, &err), PM_OK);
+    assert_non_null(pm_engine_profile_events(engine, 0, &n));
+    assert_int_equal(n, 3);
+    assert_int_equal(pm_engine_profile(engine, 0, &err), PM_OK);
+    assert_null(pm_engine_profile_events(engine, 0, &n));
+    pm_session_free(s);
+}
+
 static void test_inspect(void **state)
 {
     (void)state;
@@ -430,8 +539,8 @@ int main(void)
     pm_error err = { 0 };
     if (builder_write(path, &o, &err) || pm_engine_create(&ep, &engine, &err) || pm_model_open(path, &model, &err)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_prefix_and_truncate), cmocka_unit_test(test_limits), cmocka_unit_test(test_batch_is_all_or_nothing), cmocka_unit_test(test_abort),
-        cmocka_unit_test(test_generate), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_prefix_and_truncate), cmocka_unit_test(test_windows), cmocka_unit_test(test_limits), cmocka_unit_test(test_batch_is_all_or_nothing), cmocka_unit_test(test_abort),
+        cmocka_unit_test(test_generate), cmocka_unit_test(test_speculate), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_profile), cmocka_unit_test(test_inspect),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pm_model_close(model);

@@ -1,106 +1,312 @@
 /*
- * Owns: what the Llama-shaped families share: config fields, tensor names, and the checks that a config does not lie about its tensors.
- * Every tensor's shape is compared with the config before anything is written, and every tensor of the checkpoint must have been used: a leftover one means
- * that the model computes something that this family does not.
+ * Owns: the plan of decoder-only transformers: config fields to shapes, tensor names to slots. dense.h is the vocabulary in which families speak.
  */
-#include "convert/families/families.h"
+#include "convert/families/dense.h"
 
 #include "base/mem.h"
 #include "kernel/kernel.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define CONFIG "config.json"
 
-/* The tensor under the names that are in use: "model.X" (the usual) or "X". */
-static pm_status want(struct pm_source *s, const char *name, size_t rows, size_t cols, const char *because, char out[PM_NAME_MAX], pm_error *err)
+void pm_dense_defaults(struct pm_dense *m, const char *family)
 {
-    struct pm_source_tensor *t = pm_source_find(s, name);
-    if (!t && strncmp(name, "model.", 6) == 0) t = pm_source_find(s, name + 6);
-    if (!t) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing from the checkpoint", name);
-    if (t->type == PM_ROW_TYPE_COUNT) return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%s\" has a dtype that is not F32, F16 or BF16: is the checkpoint quantized already?", name);
-    if (t->rows != rows || t->cols != cols)
-        return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has shape [%zu, %zu]; %s say [%zu, %zu]", name, t->rows, t->cols, because, rows, cols);
-    snprintf(out, PM_NAME_MAX, "%s", t->name);
-    return PM_OK;
+    *m = (struct pm_dense){ .family = family, .eps = 1e-6f };
+    m->names = (struct pm_dense_names){
+        .embed = "model.embed_tokens", .norm = "model.norm", .head = "lm_head", .attn_norm = "model.layers.%u.input_layernorm", .q = "model.layers.%u.self_attn.q_proj",
+        .k = "model.layers.%u.self_attn.k_proj", .v = "model.layers.%u.self_attn.v_proj", .o = "model.layers.%u.self_attn.o_proj",
+        .q_norm = "model.layers.%u.self_attn.q_norm", .k_norm = "model.layers.%u.self_attn.k_norm", .ffn_norm = "model.layers.%u.post_attention_layernorm",
+        .gate = "model.layers.%u.mlp.gate_proj", .up = "model.layers.%u.mlp.up_proj", .down = "model.layers.%u.mlp.down_proj",
+    };
+    m->keys = (struct pm_dense_keys){ "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim", "intermediate_size", "vocab_size",
+                                      "max_position_embeddings", "rms_norm_eps", "rope_theta", "hidden_act" };
 }
 
-struct want_part { const char *proj; size_t rows; };
+/* ---- the config ---- */
 
-/* One linear of a layer, from up to three projections that share their input; biases as asked for. */
-static pm_status linear(struct pm_source *s, uint32_t layer, const char *block, const struct want_part *p, size_t n, size_t k, bool bias, const char *because,
-                        struct pm_linear_parts *parts, struct pm_linear_desc *d, pm_error *err)
+static pm_status refuse_extras(const json_t *c, const struct pm_dense *m, pm_error *err)
 {
-    char name[PM_NAME_MAX];
-    size_t total = 0;
-    for (size_t i = 0; i < n; i++) {
-        snprintf(name, sizeof name, "model.layers.%u.%s.%s.weight", layer, block, p[i].proj);
-        pm_status st = want(s, name, p[i].rows, k, because, parts->weight[i].name, err);
-        if (st) return st;
-        parts->weight[i].rows = p[i].rows;
-        total += p[i].rows;
-        if (!bias) continue;
-        snprintf(name, sizeof name, "model.layers.%u.%s.%s.bias", layer, block, p[i].proj);
-        if ((st = want(s, name, 1, p[i].rows, because, parts->bias[i].name, err))) return st;
-        parts->bias[i].rows = p[i].rows;
-    }
-    parts->n_weight = n;
-    parts->n_bias = bias ? n : 0;
-    *d = (struct pm_linear_desc){ .n = (uint32_t)total, .k = (uint32_t)k, .bias = bias };
-    return PM_OK;
-}
-
-static pm_status layer(struct pm_source *s, uint32_t i, const struct pm_dense_options *o, const struct pm_layer_desc *shape, uint32_t n_embd, struct pm_plan *plan, pm_error *err)
-{
-    struct pm_layer_desc *d = &plan->desc.layer[i];
-    struct pm_layer_parts *p = &plan->layer[i];
-    size_t q = (size_t)shape->n_head * shape->d_head, kv = (size_t)shape->n_kv * shape->d_head;
-    const char *attn = "num_attention_heads, num_key_value_heads and head_dim", *ffn = "hidden_size and intermediate_size";
-    char name[PM_NAME_MAX];
+    static const char *const gelu[] = { "gelu_pytorch_tanh", "gelu_new", "gelu_fast" };
+    const char *what = pm_config_name(c), *act = NULL;
+    const json_t *quantized = NULL;
     pm_status st;
-    *d = *shape;
-    struct want_part qkv[3] = { { "q_proj", q }, { "k_proj", kv }, { "v_proj", kv } }, gate_up[2] = { { "gate_proj", shape->n_ff }, { "up_proj", shape->n_ff } };
-    snprintf(name, sizeof name, "model.layers.%u.input_layernorm.weight", i);
-    if ((st = want(s, name, 1, n_embd, "hidden_size", p->attn_norm, err))) return st;
-    if ((st = linear(s, i, "self_attn", qkv, 3, n_embd, o->qkv_bias, attn, &p->qkv, &d->qkv, err))) return st;
-    if (o->qk_norm) {
-        snprintf(name, sizeof name, "model.layers.%u.self_attn.q_norm.weight", i);
-        if ((st = want(s, name, 1, shape->d_head, "head_dim", p->q_norm, err))) return st;
-        snprintf(name, sizeof name, "model.layers.%u.self_attn.k_norm.weight", i);
-        if ((st = want(s, name, 1, shape->d_head, "head_dim", p->k_norm, err))) return st;
-    }
-    if ((st = linear(s, i, "self_attn", &(struct want_part){ "o_proj", n_embd }, 1, q, o->o_bias, attn, &p->o, &d->o, err))) return st;
-    snprintf(name, sizeof name, "model.layers.%u.post_attention_layernorm.weight", i);
-    if ((st = want(s, name, 1, n_embd, "hidden_size", p->ffn_norm, err))) return st;
-    if ((st = linear(s, i, "mlp", gate_up, 2, n_embd, o->mlp_bias, ffn, &p->gate_up, &d->gate_up, err))) return st;
-    return linear(s, i, "mlp", &(struct want_part){ "down_proj", n_embd }, 1, shape->n_ff, o->mlp_bias, ffn, &p->down, &d->down, err);
-}
-
-static pm_status refuse_extras(const json_t *c, uint32_t n_ctx, pm_error *err)
-{
-    bool window_on = json_is_true(json_object_get(c, "use_sliding_window"));
-    const json_t *window = json_object_get(c, "sliding_window"), *act = json_object_get(c, "hidden_act"), *partial = json_object_get(c, "partial_rotary_factor");
-    bool says = json_object_get(c, "use_sliding_window") != NULL;
-    if (json_is_integer(window) && json_integer_value(window) < (json_int_t)n_ctx && (window_on || !says))
-        return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"sliding_window\" is %lld: attention windows are not supported by this family", (long long)json_integer_value(window));
-    if (json_is_string(act) && strcmp(json_string_value(act), "silu") != 0)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"hidden_act\" is \"%.40s\"; this family has \"silu\"", json_string_value(act));
-    if (json_is_number(partial) && json_number_value(partial) != 1.0) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"partial_rotary_factor\" is not supported by this family");
-    if (json_object_get(c, "quantization_config") && json_is_object(json_object_get(c, "quantization_config")))
-        return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": field \"quantization_config\": the checkpoint is quantized already; give the original one");
+    if ((st = pm_json_opt_str(c, what, m->keys.act, &act, err)) || (st = pm_json_opt_obj(c, what, "quantization_config", &quantized, err))) return st;
+    bool same = !act || (m->layer.act == PM_ACT_SILU && strcmp(act, "silu") == 0);
+    for (int i = 0; i < 3 && !same; i++) same = m->layer.act == PM_ACT_GELU && strcmp(act, gelu[i]) == 0;
+    if (!same) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is \"%.40s\"; this family has \"%s\"", what, m->keys.act, act, m->layer.act == PM_ACT_SILU ? "silu" : gelu[0]);
+    if (quantized) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"quantization_config\": the checkpoint is quantized already; give the original one", what);
     return PM_OK;
 }
 
-static pm_status leftovers(const struct pm_source *s, pm_error *err)
+pm_status pm_dense_expect(const json_t *config, const char *key, bool want, pm_error *err)
 {
-    for (size_t i = 0; i < s->n; i++) {
-        const char *name = s->tensor[i].name;
-        if (s->tensor[i].used || strstr(name, "rotary_emb.inv_freq") || strncmp(name, "rope_freqs", 10) == 0) continue;
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.100s\" is not part of this family: the config and the tensors do not belong together", name);
+    bool got = want;
+    pm_status st = pm_json_opt_bool(config, pm_config_name(config), key, &got, err);
+    if (st || got == want) return st;
+    return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is %s; this family is only known with %s", pm_config_name(config), key, got ? "true" : "false", want ? "true" : "false");
+}
+
+/* Families with neither `windows` nor `each` look at everything, whatever their config says. */
+static pm_status only_full_attention(const json_t *c, pm_error *err)
+{
+    const json_t *list = json_object_get(c, "layer_types"), *v;
+    size_t i;
+    if (list && !json_is_null(list) && !json_is_array(list)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"layer_types\" must be a list", pm_config_name(c));
+    json_array_foreach(list, i, v)
+        if (!json_is_string(v) || strcmp(json_string_value(v), "full_attention") != 0)
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"layer_types\" has \"%.40s\" at %zu; this family has full_attention only", pm_config_name(c),
+                           json_is_string(v) ? json_string_value(v) : "?", i);
+    return PM_OK;
+}
+
+static pm_status read_window(const json_t *c, struct pm_dense *m, pm_error *err)
+{
+    bool on = true;     /* where a config has no such switch */
+    uint32_t window = 0;
+    pm_status st;
+    if ((st = pm_json_opt_bool(c, pm_config_name(c), "use_sliding_window", &on, err)) || (st = pm_json_opt_u32(c, pm_config_name(c), "sliding_window", m->each || m->windows ? 1 : 0, PM_MAX_CTX, &window, err)) || m->each)
+        return st;
+    if (!m->windows && (st = only_full_attention(c, err))) return st;
+    if (!on || !window || window >= m->n_ctx) return PM_OK;
+    if (!m->windows)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"sliding_window\" is %u: attention windows are not supported by this family", pm_config_name(c), window);
+    m->layer.window = window;
+    return PM_OK;
+}
+
+pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err)
+{
+    const json_t *c = s->config;
+    const struct pm_dense_keys *k = &m->keys;
+    struct pm_layer_desc *l = &m->layer;
+    double eps = (double)m->eps, partial = 1;
+    pm_status st;
+    if ((st = pm_json_u32(c, pm_config_name(s->config), k->n_embd, 1, PM_MAX_EMBD, &m->n_embd, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_layer, 1, PM_MAX_LAYERS, &m->n_layer, err)) ||
+        (st = pm_json_u32(c, pm_config_name(s->config), k->n_head, 1, PM_MAX_HEADS, &l->n_head, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_ff, 1, PM_MAX_K / 2, &l->n_ff, err)) ||
+        (st = pm_json_u32(c, pm_config_name(s->config), k->n_vocab, 1, PM_MAX_VOCAB, &m->n_vocab, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_ctx, 1, PM_MAX_CTX, &m->n_ctx, err)) ||
+        (st = pm_json_opt_f64(c, pm_config_name(s->config), k->eps, &eps, err)))
+        return st;
+    if (!(eps >= 0 && eps <= 0.1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %g; it must be from 0 to 0.1", pm_config_name(s->config), k->eps, eps);
+    m->eps = (float)eps;
+    if (!l->n_kv) l->n_kv = l->n_head;
+    if (!l->d_head) l->d_head = m->n_embd / l->n_head;
+    if ((k->n_kv && (st = pm_json_opt_u32(c, pm_config_name(s->config), k->n_kv, 1, PM_MAX_HEADS, &l->n_kv, err))) || (k->d_head && (st = pm_json_opt_u32(c, pm_config_name(s->config), k->d_head, 1, PM_MAX_HEAD_DIM, &l->d_head, err))) ||
+        (st = read_window(c, m, err)) || (st = refuse_extras(c, m, err)))
+        return st;
+    if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s: %s %u does not divide %s %u", pm_config_name(s->config), k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
+    if (l->d_head == 0 || (l->d_head % 2 && l->mixer != PM_MIX_MLA) || l->d_head > PM_MAX_HEAD_DIM)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: head_dim is %u; it must be even and at most %d", pm_config_name(s->config), l->d_head, PM_MAX_HEAD_DIM);
+    const json_t *params = json_object_get(c, "rope_parameters");
+    if ((st = pm_json_opt_f64(c, pm_config_name(s->config), "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, "rope_parameters", "partial_rotary_factor", &partial, err))) return st;
+    if (!(partial > 0 && partial <= 1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"partial_rotary_factor\" is %g; it must be above 0 and at most 1", pm_config_name(s->config), partial);
+    if (!m->n_rot) m->n_rot = (uint32_t)((double)l->d_head * partial);
+    if (m->n_rot < 2 || m->n_rot % 2 || m->n_rot > l->d_head) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: %u of head_dim %u values are rotated; it must be an even number", pm_config_name(s->config), m->n_rot, l->d_head);
+    if (l->attn_scale == 0) l->attn_scale = (float)(1.0 / sqrt((double)l->d_head));
+    m->tied = true;
+    const char *tie = json_object_get(c, "tie_word_embeddings") ? "tie_word_embeddings" : NULL;
+    return tie ? pm_json_opt_bool(c, pm_config_name(s->config), tie, &m->tied, err) : PM_OK;
+}
+
+pm_status pm_dense_layer_types(const json_t *config, uint32_t n_layer, pm_error *err)
+{
+    const json_t *list = json_object_get(config, "layer_types");
+    if (!list || json_is_null(list)) return PM_OK;
+    if (!json_is_array(list) || json_array_size(list) != n_layer)
+        return pm_fail(err, PM_ERR_FORMAT, "%s: field \"layer_types\" has %zu entries; num_hidden_layers is %u", pm_config_name(config), json_array_size(list), n_layer);
+    for (size_t i = 0; i < n_layer; i++) {
+        const char *type = json_string_value(json_array_get(list, i));
+        if (!type || (strcmp(type, "full_attention") != 0 && strcmp(type, "sliding_attention") != 0))
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"layer_types\" has \"%.40s\" at %zu; known are full_attention and sliding_attention", pm_config_name(config), type ? type : "?", i);
     }
     return PM_OK;
+}
+
+/* ---- the plan ---- */
+
+struct planner {
+    struct pm_source *s;
+    const struct pm_dense *m;
+    struct pm_plan *plan;
+    char attn_fields[160], ffn_fields[96], head_fields[96];     /* what decides about shapes, for messages */
+};
+
+static struct pm_part part(const char *format, uint32_t layer, const char *kind, size_t rows)
+{
+    struct pm_part p = { .rows = rows };
+    char base[PM_NAME_MAX - 10];
+    size_t at = 0;      /* "%u" is the only directive */
+    for (const char *f = format; *f && at + 12 < sizeof base; f++) {
+        if (f[0] == '%' && f[1] == 'u') {
+            at += (size_t)snprintf(base + at, sizeof base - at, "%u", layer);
+            f++;
+        } else {
+            base[at++] = *f;
+        }
+    }
+    base[at] = '\0';
+    snprintf(p.name, sizeof p.name, "%s.%s", base, kind);
+    return p;
+}
+
+static pm_status vector(const struct planner *b, enum pm_slot_id id, uint32_t i, const char *name, const char *kind, size_t n, float plus, float scale, const char *because, pm_error *err)
+{
+    struct pm_part p = part(name, i, kind, n);
+    p.plus = plus;
+    p.scale = scale;
+    struct pm_slot_spec spec = { .id = id, .index = i, .weight = &p, .n_weight = 1, .k = 1, .because = because };
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
+static pm_status norm(const struct planner *b, enum pm_slot_id id, enum pm_slot_id bias_id, uint32_t i, const char *name, float scale, pm_error *err)
+{
+    const struct pm_dense *m = b->m;
+    /* (w + plus) * scale */
+    pm_status st = vector(b, id, i, name, "weight", m->n_embd, m->norm_plus * (scale == 0 ? 1 : scale), scale, b->m->keys.n_embd, err);
+    if (st || m->norm == PM_NORM_RMS) return st;
+    return vector(b, bias_id, i, name, "bias", m->n_embd, 0, scale, b->m->keys.n_embd, err);
+}
+
+static void interleave(const struct pm_dense *m, struct pm_part *p)
+{
+    if (!m->interleaved) return;
+    p->head = m->layer.d_head;
+    p->n_rot = m->n_rot;
+}
+
+/* q, k and v as parts of w, with the whole tensors' rows in total. `kind`: weight or bias. */
+static size_t qkv_parts(const struct pm_dense *m, uint32_t i, const char *kind, struct pm_part w[3], size_t total[3])
+{
+    const struct pm_layer_desc *l = &m->layer;
+    size_t d = l->d_head, q = l->n_head * d, kv = l->n_kv * d, group = l->n_head / l->n_kv * d;
+    const struct pm_dense_names *n = &m->names;
+    memset(total, 0, 3 * sizeof *total);
+    switch (m->fusion) {
+    case PM_QKV_SEPARATE:
+        w[0] = part(n->q, i, kind, q), w[1] = part(n->k, i, kind, kv), w[2] = part(n->v, i, kind, kv);
+        break;
+    case PM_QKV_STACKED:
+        w[0] = part(n->qkv, i, kind, q), w[1] = part(n->qkv, i, kind, kv), w[2] = part(n->qkv, i, kind, kv);
+        w[1].row0 = q;
+        w[2].row0 = q + kv;
+        total[0] = total[1] = total[2] = q + 2 * kv;
+        break;
+    case PM_QKV_GROUPED:
+        w[0] = part(n->qkv, i, kind, q), w[1] = part(n->qkv, i, kind, kv), w[2] = part(n->qkv, i, kind, kv);
+        w[0].block = group, w[1].block = w[2].block = d;
+        w[0].stride = w[1].stride = w[2].stride = group + 2 * d;
+        w[1].row0 = group;
+        w[2].row0 = group + d;
+        total[0] = total[1] = total[2] = q + 2 * kv;
+        break;
+    case PM_KV_PAIRED:
+        w[0] = part(n->q, i, kind, q), w[1] = part(n->kv, i, kind, kv), w[2] = part(n->kv, i, kind, kv);
+        w[1].block = w[2].block = d;
+        w[1].stride = w[2].stride = 2 * d;
+        w[2].row0 = d;
+        total[1] = total[2] = 2 * kv;
+        break;
+    }
+    interleave(m, &w[0]);
+    interleave(m, &w[1]);
+    return 3;
+}
+
+static pm_status qkv(const struct planner *b, uint32_t i, pm_error *err)
+{
+    struct pm_part w[3], bias[3];
+    size_t total[3], n = qkv_parts(b->m, i, "weight", w, total);
+    qkv_parts(b->m, i, "bias", bias, total);
+    bool has_bias = b->m->q_bias && b->m->kv_bias;
+    struct pm_slot_spec spec = { .id = PM_SLOT_qkv, .index = i, .weight = w, .bias = bias, .weight_total = total, .n_weight = n, .n_bias = has_bias ? n : 0, .k = b->m->n_embd,
+                                 .because = b->attn_fields };
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
+/* kv_b of head h: d_nope rows that make keys, then d_v rows that make values. */
+static pm_status up_projections(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_layer_desc *l = &b->m->layer;
+    const struct pm_mla_desc *a = &l->mla;
+    size_t head = (size_t)a->d_nope + a->d_v, total = l->n_head * head;
+    const char *because = "the head count, kv_lora_rank, qk_nope_head_dim and v_head_dim";
+    struct pm_part k = part(b->m->names.kv_b, i, "weight", l->n_head * pm_round_up(a->kv_rank, 16)), v = part(b->m->names.kv_b, i, "weight", l->n_head * pm_round_up(a->d_v, 16));
+    k.block = a->d_nope, v.block = a->d_v;
+    k.stride = v.stride = head;
+    k.pad = v.pad = 16;
+    k.turned = true;
+    k.columns = a->kv_rank;
+    v.row0 = a->d_nope;
+    struct pm_slot_spec spec = { .id = PM_SLOT_k_up, .index = i, .weight = &k, .weight_total = &total, .n_weight = 1, .k = a->d_nope, .because = because };
+    pm_status st = pm_plan_slot(b->s, b->plan, &spec, err);
+    if (st) return st;
+    spec.id = PM_SLOT_v_up;
+    spec.weight = &v;
+    spec.k = a->kv_rank;
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
+static pm_status linear(const struct planner *b, enum pm_slot_id id, uint32_t i, const char *name, size_t rows, size_t k, bool bias, float scale, const char *because, pm_error *err)
+{
+    struct pm_part w = part(name, i, "weight", rows), c = part(name, i, "bias", rows);
+    w.scale = c.scale = scale;
+    struct pm_slot_spec spec = { .id = id, .index = i, .weight = &w, .bias = &c, .n_weight = 1, .n_bias = bias, .k = k, .because = because };
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
+static pm_status latent_attention(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_dense_names *n = &b->m->names;
+    const struct pm_layer_desc *l = &b->m->layer;
+    const struct pm_mla_desc *a = &l->mla;
+    size_t latent = pm_latent_width(l);
+    struct pm_part w[2] = { part(n->q_a, i, "weight", a->q_rank), part(n->kv_a, i, "weight", latent) }, c[2] = { part(n->q_a, i, "bias", a->q_rank), part(n->kv_a, i, "bias", latent) };
+    struct pm_slot_spec spec = { .id = PM_SLOT_qkv_a, .index = i, .weight = w, .bias = c, .n_weight = 2, .n_bias = b->m->q_bias && b->m->kv_bias ? 2 : 0, .k = b->m->n_embd,
+                                 .because = "hidden_size, q_lora_rank, kv_lora_rank and qk_rope_head_dim" };
+    pm_status st;
+    if ((st = pm_plan_slot(b->s, b->plan, &spec, err)) || (st = vector(b, PM_SLOT_q_a_norm, i, n->q_a_norm, "weight", a->q_rank, b->m->norm_plus, 0, "q_lora_rank", err)) ||
+        (st = linear(b, PM_SLOT_q_b, i, n->q_b, (size_t)l->n_head * l->d_head, a->q_rank, false, 0, "the head count, q_lora_rank, qk_nope_head_dim and qk_rope_head_dim", err)) ||
+        (st = vector(b, PM_SLOT_kv_norm, i, n->kv_a_norm, "weight", a->kv_rank, b->m->norm_plus, 0, "kv_lora_rank", err)))
+        return st;
+    return up_projections(b, i, err);
+}
+
+static pm_status gate_up(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_dense *m = b->m;
+    size_t ff = m->layer.n_ff, total[2] = { 0 };
+    if (m->layer.ffn == PM_FFN_MLP) return linear(b, PM_SLOT_gate_up, i, m->names.up, ff, m->n_embd, m->gate_up_bias, 0, b->ffn_fields, err);
+    const char *gate = m->names.gate_up ? m->names.gate_up : m->names.gate, *up = m->names.gate_up ? m->names.gate_up : m->names.up;
+    struct pm_part w[2] = { part(gate, i, "weight", ff), part(up, i, "weight", ff) }, c[2] = { part(gate, i, "bias", ff), part(up, i, "bias", ff) };
+    if (m->names.gate_up) {
+        w[1].row0 = c[1].row0 = ff;
+        total[0] = total[1] = 2 * ff;
+    }
+    struct pm_slot_spec spec = { .id = PM_SLOT_gate_up, .index = i, .weight = w, .bias = c, .weight_total = total, .n_weight = 2, .n_bias = m->gate_up_bias ? 2 : 0, .k = m->n_embd,
+                                 .because = b->ffn_fields };
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
+static pm_status layer(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_dense *m = b->m;
+    const struct pm_dense_names *n = &m->names;
+    struct pm_layer_desc *l = &b->plan->desc.layer[i];
+    pm_status st;
+    if (m->each) m->each(b->s->config, i, l);
+    if ((st = norm(b, PM_SLOT_attn_norm, PM_SLOT_attn_norm_bias, i, n->attn_norm, 0, err)) || (st = l->mixer == PM_MIX_MLA ? latent_attention(b, i, err) : qkv(b, i, err))) return st;
+    if (l->qk_norm && ((st = vector(b, PM_SLOT_q_norm, i, n->q_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err)) ||
+                       (st = vector(b, PM_SLOT_k_norm, i, n->k_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err))))
+        return st;
+    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)pm_mixer_width(l), m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
+    if (l->post_norms && ((st = norm(b, PM_SLOT_attn_post_norm, PM_SLOT_COUNT, i, n->attn_post_norm, 0, err)) ||
+                          (st = norm(b, PM_SLOT_ffn_post_norm, PM_SLOT_COUNT, i, n->ffn_post_norm, 0, err))))
+        return st;
+    if (!l->parallel && (st = norm(b, PM_SLOT_ffn_norm, PM_SLOT_ffn_norm_bias, i, n->ffn_norm, 0, err))) return st;
+    if ((st = gate_up(b, i, err))) return st;
+    return linear(b, PM_SLOT_down, i, n->down, m->n_embd, l->n_ff, m->down_bias, m->residual_scale, b->ffn_fields, err);
 }
 
 /* GGUF keeps llama3's frequency factors as a tensor instead of a config entry. */
@@ -108,58 +314,50 @@ static pm_status gguf_factors(struct pm_source *s, float *inv_freq, size_t n, pm
 {
     struct pm_source_tensor *t = pm_source_find(s, "rope_freqs.weight");
     if (!t) return PM_OK;
-    if (t->cols != n || t->rows != 1) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"rope_freqs.weight\" has %zu values; head_dim says %zu", t->cols, n);
+    if (t->cols != n || t->rows != 1) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"rope_freqs.weight\" has %zu values; head_dim says %zu", t->rows * t->cols, n);
     float *f = pm_calloc(n, sizeof *f, err);
     if (!f) return PM_ERR_MEMORY;
     pm_status st = pm_source_rows(t, 0, 1, f, err);
-    for (size_t i = 0; i < n && !st; i++) inv_freq[i] = inv_freq[i] / f[i];
+    for (size_t i = 0; i < n && !st; i++) {
+        if (!(f[i] > 0)) st = pm_fail(err, PM_ERR_VALUE, "tensor \"rope_freqs.weight\" holds %g at %zu; factors are positive", (double)f[i], i);
+        inv_freq[i] = inv_freq[i] / f[i];
+    }
     free(f);
     return st;
 }
 
-pm_status pm_dense_describe(struct pm_source *s, const char *family, const struct pm_dense_options *o, struct pm_plan *plan, pm_error *err)
+static pm_status top(const struct planner *b, pm_error *err)
 {
-    const json_t *c = s->config;
-    struct pm_desc *d = &plan->desc;
-    struct pm_layer_desc shape = { .qk_norm = o->qk_norm, .rope = true };
-    double eps = 1e-6;
+    const struct pm_dense *m = b->m;
+    struct pm_desc *d = &b->plan->desc;
+    struct pm_part head = part(m->names.head, 0, "weight", m->n_vocab);
+    bool has_head = pm_source_find(b->s, head.name) != NULL;
+    if (!has_head && !m->tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing, and %s says that tie_word_embeddings is false", head.name, pm_config_name(b->s->config));
+    /* a checkpoint that ties may still carry a copy of the table as its head */
+    d->tied = json_object_get(b->s->config, "tie_word_embeddings") ? m->tied : !has_head;
     pm_status st;
-    if ((st = pm_json_u32(c, CONFIG, "hidden_size", 1, PM_MAX_EMBD, &d->n_embd, err)) || (st = pm_json_u32(c, CONFIG, "num_hidden_layers", 1, PM_MAX_LAYERS, &d->n_layer, err)) ||
-        (st = pm_json_u32(c, CONFIG, "num_attention_heads", 1, PM_MAX_HEADS, &shape.n_head, err)) ||
-        (st = pm_json_u32(c, CONFIG, "intermediate_size", 1, PM_MAX_K / 2, &shape.n_ff, err)) || (st = pm_json_u32(c, CONFIG, "vocab_size", 1, PM_MAX_VOCAB, &d->n_vocab, err)) ||
-        (st = pm_json_u32(c, CONFIG, "max_position_embeddings", 1, PM_MAX_CTX, &d->n_ctx_max, err)) || (st = pm_json_opt_f64(c, CONFIG, "rms_norm_eps", &eps, err)))
+    if ((st = linear(b, PM_SLOT_embed, 0, m->names.embed, m->n_vocab, m->n_embd, false, 0, b->head_fields, err)) ||
+        (st = norm(b, PM_SLOT_norm, PM_SLOT_norm_bias, 0, m->names.norm, m->logit_scale, err)))
         return st;
-    shape.n_kv = shape.n_head;
-    shape.d_head = d->n_embd / shape.n_head;
-    if ((st = pm_json_opt_u32(c, CONFIG, "num_key_value_heads", 1, PM_MAX_HEADS, &shape.n_kv, err)) || (st = pm_json_opt_u32(c, CONFIG, "head_dim", 1, PM_MAX_HEAD_DIM, &shape.d_head, err)) ||
-        (st = refuse_extras(c, d->n_ctx_max, err)))
+    return linear(b, PM_SLOT_head, 0, d->tied ? m->names.embed : m->names.head, m->n_vocab, m->n_embd, m->head_bias, 0, b->head_fields, err);
+}
+
+pm_status pm_dense_plan(struct pm_source *s, const struct pm_dense *m, struct pm_plan *plan, pm_error *err)
+{
+    struct planner b = { .s = s, .m = m, .plan = plan };
+    const struct pm_dense_keys *k = &m->keys;
+    snprintf(b.attn_fields, sizeof b.attn_fields, "%s, %s%s%s", k->n_head, k->n_kv ? k->n_kv : "", k->n_kv ? " and " : "", k->d_head ? k->d_head : k->n_embd);
+    snprintf(b.ffn_fields, sizeof b.ffn_fields, "%s and %s", k->n_embd, k->n_ff);
+    snprintf(b.head_fields, sizeof b.head_fields, "%s and %s", k->n_vocab, k->n_embd);
+    struct pm_desc *d = &plan->desc;
+    *d = (struct pm_desc){ .n_layer = m->n_layer, .n_embd = m->n_embd, .n_vocab = m->n_vocab, .n_ctx_max = m->n_ctx, .norm = m->norm, .norm_eps = m->eps, .embed_scale = m->embed_scale,
+                           .logit_softcap = m->logit_softcap, .n_rope = m->theta2 ? 2 : 1 };
+    for (uint32_t i = 0; i < d->n_rope; i++) d->rope[i] = (struct pm_rope_desc){ .n_rot = m->n_rot, .scale = 1 };
+    pm_status st;
+    if ((st = pm_plan_init(plan, m->family, &m->layer, err)) || (st = m->rope ? m->rope(s->config, plan, 0, err) : pm_plan_rope(s->config, m->keys.theta, plan, 0, err)) ||
+        (st = gguf_factors(s, plan->inv_freq[0], m->n_rot / 2, err)) || (m->theta2 && (st = pm_plan_plain_rope(s->config, m->theta2, plan, 1, err))))
         return st;
-    if (shape.n_head % shape.n_kv) return pm_fail(err, PM_ERR_FORMAT, CONFIG ": num_key_value_heads %u does not divide num_attention_heads %u", shape.n_kv, shape.n_head);
-    if (shape.d_head == 0 || shape.d_head % 2 || shape.d_head > PM_MAX_HEAD_DIM) return pm_fail(err, PM_ERR_UNSUPPORTED, CONFIG ": head_dim is %u; it must be even and at most %d", shape.d_head, PM_MAX_HEAD_DIM);
-    d->norm_eps = (float)eps;
-    d->n_rot = shape.d_head;
-    d->has_weights = true;
-    d->family = pm_strndup(family, strlen(family), err);
-    d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
-    plan->layer = pm_calloc(d->n_layer, sizeof *plan->layer, err);
-    plan->inv_freq = pm_calloc(d->n_rot / 2, sizeof(float), err);
-    if (!d->family || !d->layer || !plan->layer || !plan->inv_freq) return PM_ERR_MEMORY;
-    if ((st = pm_rope_frequencies(c, d->n_rot, plan->inv_freq, err)) || (st = gguf_factors(s, plan->inv_freq, d->n_rot / 2, err))) return st;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        if ((st = layer(s, i, o, &shape, d->n_embd, plan, err))) return st;
-    struct pm_source_tensor *head = pm_source_find(s, "lm_head.weight");
-    bool tied = head == NULL, says_tied = tied;
-    if ((st = pm_json_opt_bool(c, CONFIG, "tie_word_embeddings", &says_tied, err))) return st;
-    if (tied && !says_tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"lm_head.weight\" is missing, and " CONFIG " says that tie_word_embeddings is false");
-    d->tied = says_tied;
-    if ((st = want(s, "model.embed_tokens.weight", d->n_vocab, d->n_embd, "vocab_size and hidden_size", plan->embed.weight[0].name, err)) ||
-        (st = want(s, "model.norm.weight", 1, d->n_embd, "hidden_size", plan->norm, err)) ||
-        (!d->tied && (st = want(s, "lm_head.weight", d->n_vocab, d->n_embd, "vocab_size and hidden_size", plan->head.weight[0].name, err))))
-        return st;
-    plan->embed.n_weight = plan->head.n_weight = 1;
-    plan->embed.weight[0].rows = d->n_vocab;
-    if (d->tied) plan->head = plan->embed;
-    plan->head.weight[0].rows = d->n_vocab;
-    d->head = d->embed = (struct pm_linear_desc){ .n = d->n_vocab, .k = d->n_embd };
-    return leftovers(s, err);
+    for (uint32_t i = 0; i < m->n_layer; i++)
+        if ((st = layer(&b, i, err))) return st;
+    return (st = top(&b, err)) ? st : pm_plan_leftovers(s, err);
 }

@@ -6,14 +6,18 @@
 
 static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *err)
 {
+    struct pm_dense m;
     bool attention_bias = false, mlp_bias = false;
     pm_status st;
-    if ((st = pm_json_opt_bool(s->config, "config.json", "attention_bias", &attention_bias, err)) ||
-        (st = pm_json_opt_bool(s->config, "config.json", "mlp_bias", &mlp_bias, err)))
+    pm_dense_defaults(&m, "llama");
+    if ((st = pm_dense_read(s, &m, err)) || (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &attention_bias, err)) ||
+        (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "mlp_bias", &mlp_bias, err)))
         return st;
-    struct pm_dense_options o = { .qkv_bias = attention_bias, .o_bias = attention_bias, .mlp_bias = mlp_bias };
-    return pm_dense_describe(s, "llama", &o, plan, err);
+    m.q_bias = m.kv_bias = m.o_bias = attention_bias;
+    m.gate_up_bias = m.down_bias = mlp_bias;
+    return pm_dense_plan(s, &m, plan, err);
 }
 
 static const char *const architectures[] = { "LlamaForCausalLM", NULL };
-const struct pm_family pm_family_llama = { "llama", architectures, describe };
+static const char *const gguf[] = { "llama", NULL };
+const struct pm_family pm_family_llama = { "llama", architectures, gguf, describe };

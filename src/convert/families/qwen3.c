@@ -3,10 +3,16 @@
 
 static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *err)
 {
+    struct pm_dense m;
     bool bias = false;
-    pm_status st = pm_json_opt_bool(s->config, "config.json", "attention_bias", &bias, err);
-    return st ? st : pm_dense_describe(s, "qwen3", &(struct pm_dense_options){ .qkv_bias = bias, .o_bias = bias, .qk_norm = true }, plan, err);
+    pm_dense_defaults(&m, "qwen3");
+    m.layer.qk_norm = true;
+    pm_status st = pm_dense_read(s, &m, err);
+    if (!st) st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &bias, err);
+    m.q_bias = m.kv_bias = m.o_bias = bias;
+    return st ? st : pm_dense_plan(s, &m, plan, err);
 }
 
 static const char *const architectures[] = { "Qwen3ForCausalLM", NULL };
-const struct pm_family pm_family_qwen3 = { "qwen3", architectures, describe };
+static const char *const gguf[] = { "qwen3", NULL };
+const struct pm_family pm_family_qwen3 = { "qwen3", architectures, gguf, describe };

@@ -51,6 +51,14 @@ V16_FN float32x4_t v16_flip(float32x4_t v, unsigned m)
 V16_FN vf vf_flip(vf x, unsigned m) V16_EACH(vf, v16_flip(x.v[i], m >> (4 * i)))
 static const uint32_t v16_ones[32] = { ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u };
 V16_FN vf vf_first(vf v, size_t n, vf w) V16_EACH(vf, vbslq_f32(vld1q_u32(v16_ones + 16 - n + 4 * i), v.v[i], w.v[i]))
+V16_FN float32x4_t v16_mix(float32x4_t v, float32x4_t w, unsigned m)
+{
+    const uint32_t s[4] = { m & 1 ? ~0u : 0, m & 2 ? ~0u : 0, m & 4 ? ~0u : 0, m & 8 ? ~0u : 0 };
+    return (m & 15) == 0 ? v : (m & 15) == 15 ? w : vbslq_f32(vld1q_u32(s), w, v);
+}
+V16_FN vf vf_mix(vf v, vf w, unsigned m) V16_EACH(vf, v16_mix(v.v[i], w.v[i], m >> (4 * i)))
+V16_FN vf vf_if_less(vf a, vf b, vf x, vf y) V16_EACH(vf, vbslq_f32(vcltq_f32(a.v[i], b.v[i]), x.v[i], y.v[i]))
+V16_FN vf vf_signed_as(vf v, vf x) V16_EACH(vf, vbslq_f32(vdupq_n_u32(0x80000000u), x.v[i], v.v[i]))
 V16_FN vf vf_from_f16(const uint16_t *p) V16_EACH(vf, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))))
 V16_FN vf vf_from_bf16(const uint16_t *p) V16_EACH(vf, vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p + 4 * i), 16)))
 V16_FN vf vf_from_i8(const int8_t *p)
@@ -100,6 +108,37 @@ V16_FN va va_bcast(const int8_t *p)
 }
 #ifdef V16_DOTPROD
 V16_FN vi vi_dot8(vi acc, vw w, va a) V16_EACH(vi, vdotq_s32(acc.v[i], w.v[i], a))
+/* The quads of up to four tokens in one register, each used by its number: no register per token, no broadcast. */
+#define V16_BY_LANE 1
+V16_FN int8x16_t va_lanes(const int8_t *p, int n)
+{
+    int32_t q;
+    if (n >= 4) return vld1q_s8(p);
+    if (n == 1) return va_bcast(p);
+    int8x16_t two = vcombine_s8(vld1_s8(p), vdup_n_s8(0));
+    if (n == 2) return two;
+    memcpy(&q, p + 8, 4);
+    return vreinterpretq_s8_s32(vsetq_lane_s32(q, vreinterpretq_s32_s8(two), 2));
+}
+V16_FN int32x4_t v16_lane(int32x4_t acc, int8x16_t w, int8x16_t a, int lane)
+{
+    switch (lane) {     /* a constant once the loops are unrolled */
+    case 0: return vdotq_laneq_s32(acc, w, a, 0);
+    case 1: return vdotq_laneq_s32(acc, w, a, 1);
+    case 2: return vdotq_laneq_s32(acc, w, a, 2);
+    default: return vdotq_laneq_s32(acc, w, a, 3);
+    }
+}
+V16_FN vw vw_load4_half(const uint8_t *p, int high)
+{
+    vw r;
+    for (int i = 0; i < 4; i++) {
+        uint8x16_t b = vld1q_u8(p + 16 * i);
+        r.v[i] = vreinterpretq_s8_u8(high ? vshrq_n_u8(b, 4) : vandq_u8(b, vdupq_n_u8(15)));
+    }
+    return r;
+}
+V16_FN vi vi_dot8_lane(vi acc, vw w, int8x16_t a, int lane) V16_EACH(vi, v16_lane(acc.v[i], w.v[i], a, lane))
 #else
 /* two rows' products in 16 bits (|w a| <= 128 * 127, pairs are added in 32), then neighbours together */
 V16_FN int32x4_t v16_dot(int32x4_t acc, int8x16_t w, int8x16_t a)
@@ -111,5 +150,6 @@ V16_FN vi vi_dot8(vi acc, vw w, va a) V16_EACH(vi, v16_dot(acc.v[i], w.v[i], a))
 #endif
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return vi_dot8(acc, w, a); }
 #define V16_PREFETCH(p) __builtin_prefetch(p)
+#define V16_PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 
 #endif

@@ -1,4 +1,4 @@
-/* AVX-512 VNNI: the integer linears. 24 accumulators of 32 registers: 2 panels x 12 tokens, or 4 panels x up to 6. */
+/* AVX-512 VNNI: the integer linears. 24 accumulators of 32 registers: 2 panels x 12 tokens, or 4 panels x up to 4. */
 #include "kernel/ref.h"
 #include "kernel/tiers.h"
 #include "kernel/x86/v16_avx512.h"

@@ -13,6 +13,7 @@
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
 #include "kernel/body/attend.inc"
+#include "kernel/body/latent.inc"
 
 void pm_fill_ops_avx2(struct pm_kernels *k)
 {
@@ -22,11 +23,18 @@ void pm_fill_ops_avx2(struct pm_kernels *k)
     k->quant_q16 = quant_q16_avx2;
     k->hadamard = hadamard_avx2;
     k->rmsnorm = rmsnorm_avx2;
+    k->layernorm = layernorm_avx2;
     k->rope = rope_avx2;
     k->swiglu = swiglu_avx2;
+    k->gelu = gelu_avx2;
+    k->geglu = geglu_avx2;
+    k->relu2 = relu2_avx2;
+    k->softcap = softcap_avx2;
     k->add = add_avx2;
     k->kv_put = kv_put_avx2;
     k->attend = attend_avx2;
+    k->latent_put = latent_put_avx2;
+    k->attend_latent = attend_latent_avx2;
     k->peak_fma = peak_fma_avx2;
     k->peak_read = peak_read_avx2;
 }

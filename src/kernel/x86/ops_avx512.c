@@ -13,6 +13,7 @@
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
 #include "kernel/body/attend.inc"
+#include "kernel/body/latent.inc"
 
 void pm_fill_ops_avx512(struct pm_kernels *k)
 {
@@ -22,11 +23,18 @@ void pm_fill_ops_avx512(struct pm_kernels *k)
     k->quant_q16 = quant_q16_avx512;
     k->hadamard = hadamard_avx512;
     k->rmsnorm = rmsnorm_avx512;
+    k->layernorm = layernorm_avx512;
     k->rope = rope_avx512;
     k->swiglu = swiglu_avx512;
+    k->gelu = gelu_avx512;
+    k->geglu = geglu_avx512;
+    k->relu2 = relu2_avx512;
+    k->softcap = softcap_avx512;
     k->add = add_avx512;
     k->kv_put = kv_put_avx512;
     k->attend = attend_avx512;
+    k->latent_put = latent_put_avx512;
+    k->attend_latent = attend_latent_avx512;
     k->peak_fma = peak_fma_avx512;
     k->peak_read = peak_read_avx512;
 }

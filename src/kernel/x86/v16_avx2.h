@@ -74,6 +74,20 @@ V16_FN vf vf_first(vf v, size_t n, vf w)
     vf m = vf_load((const float *)(v16_ones + 16 - n));
     return (vf){ _mm256_blendv_ps(w.a, v.a, m.a), _mm256_blendv_ps(w.b, v.b, m.b) };
 }
+V16_FN __m256 v16_mix(__m256 v, __m256 w, unsigned m)
+{
+    const __m256i s = _mm256_setr_epi32((int)(m << 31), (int)(m >> 1 << 31), (int)(m >> 2 << 31), (int)(m >> 3 << 31), (int)(m >> 4 << 31), (int)(m >> 5 << 31), (int)(m >> 6 << 31),
+                                        (int)(m >> 7 << 31));
+    return (m & 0xFF) == 0 ? v : (m & 0xFF) == 0xFF ? w : _mm256_blendv_ps(v, w, _mm256_castsi256_ps(s));
+}
+V16_FN vf vf_mix(vf v, vf w, unsigned m) { return (vf){ v16_mix(v.a, w.a, m), v16_mix(v.b, w.b, m >> 8) }; }
+V16_FN __m256 v16_if_less(__m256 a, __m256 b, __m256 x, __m256 y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
+V16_FN vf vf_if_less(vf a, vf b, vf x, vf y) { return (vf){ v16_if_less(a.a, b.a, x.a, y.a), v16_if_less(a.b, b.b, x.b, y.b) }; }
+V16_FN vf vf_signed_as(vf v, vf x)
+{
+    __m256 m = _mm256_set1_ps(-0.0f);
+    return (vf){ _mm256_or_ps(v.a, _mm256_and_ps(x.a, m)), _mm256_or_ps(v.b, _mm256_and_ps(x.b, m)) };
+}
 V16_FN vf vf_from_f16(const uint16_t *p) { return (vf){ _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8))) }; }
 V16_FN __m256 v16_bf16(const uint16_t *p) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16)); }
 V16_FN vf vf_from_bf16(const uint16_t *p) { return (vf){ v16_bf16(p), v16_bf16(p + 8) }; }
@@ -154,5 +168,6 @@ V16_FN __m256i v16_dot4(__m256i acc, __m256i w, __m256i a) { return _mm256_add_e
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return (vi){ v16_dot4(acc.a, w.a, a), v16_dot4(acc.b, w.b, a) }; }
 #endif
 #define V16_PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define V16_PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 #endif

@@ -42,6 +42,12 @@ V16_FN vf vf_swap8(vf v) { return _mm512_shuffle_f32x4(v, v, 0x4E); }
 V16_FN vf vf_flip(vf v, unsigned m) { return _mm512_mask_xor_ps(v, (__mmask16)m, v, _mm512_set1_ps(-0.0f)); }
 /* the first n lanes of v (0 <= n <= 16), the others from w */
 V16_FN vf vf_first(vf v, size_t n, vf w) { return _mm512_mask_blend_ps(v16_mask(n), w, v); }
+/* the lanes whose bit is set in m (a constant) from w, the others from v */
+V16_FN vf vf_mix(vf v, vf w, unsigned m) { return _mm512_mask_blend_ps((__mmask16)m, v, w); }
+/* lane by lane: x where a < b, else y */
+V16_FN vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
+/* v, which is not negative, with the sign of x */
+V16_FN vf vf_signed_as(vf v, vf x) { return _mm512_castsi512_ps(_mm512_or_si512(_mm512_castps_si512(v), _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(INT32_MIN)))); }
 V16_FN vf vf_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 V16_FN vf vf_from_bf16(const uint16_t *p) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16)); }
 V16_FN vf vf_from_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p))); }
@@ -91,5 +97,6 @@ V16_FN vi vi_dot8(vi acc, vw w, va a)
 }
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return vi_dot8(acc, w, a); }
 #define V16_PREFETCH(p) _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define V16_PREFETCH_L2(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 #endif
