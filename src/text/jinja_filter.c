@@ -260,8 +260,9 @@ FILTER(f_round)
     if (!common) {
         struct jval unit = pm_jinja_binary(j, '^', J_INTV(10), J_INTV(digits)), scaled = pm_jinja_binary(j, '*', v, unit);
         if (scaled.t == J_FLOAT && (isnan(scaled.f) || isinf(scaled.f))) pm_jinja_fail(j, "cannot convert float infinity or NaN to integer");
-        if (scaled.t == J_FLOAT) scaled.f = (up ? ceil(scaled.f) : floor(scaled.f)) + 0.0;     /* an integer in Python: no -0.0 */
-        return J_FLOATV(pm_jinja_real(scaled) / pm_jinja_real(unit));
+        if (scaled.t == J_FLOAT) scaled.f = (up ? ceil(scaled.f) : floor(scaled.f)) + 0.0;
+        if (scaled.t == J_FLOAT && fabs(scaled.f) < 9e18) scaled = J_INTV((int64_t)scaled.f);      /* an integer in Python */
+        return pm_jinja_binary(j, '/', scaled, unit);
     }
     if (v.t != J_FLOAT) return digits >= 0 ? J_INTV(v.t == J_BOOL ? v.b : v.i) : round_int(j, v.t == J_BOOL ? v.b : v.i, -digits);
     if (isnan(x) || isinf(x) || digits > 330) return v;
