@@ -141,7 +141,7 @@ char *read_file(const char *path, size_t *len, int *code)
         if (n == 0) break;
     }
     if (ferror(f)) {
-        complain(EXIT_INPUT, "cannot read %s: %s", path, strerror(errno));
+        complain(EXIT_INPUT, "cannot read %s: %s", f == stdin ? "standard input" : path, strerror(errno));
         goto fail;
     }
     if (f != stdin) fclose(f);

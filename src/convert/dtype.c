@@ -15,15 +15,13 @@ static const struct pm_dtype_choice choices[] = {
 pm_status pm_dtype_parse(const char *name, struct pm_dtype_choice *out, pm_error *err)
 {
     if (!name) name = "w8a8";
-    struct pm_buf all = { 0 };
-    for (size_t i = 0; i < N_CHOICE; i++) {
+    for (size_t i = 0; i < N_CHOICE; i++)
         if (strcmp(choices[i].name, name) == 0) {
             *out = choices[i];
-            pm_buf_free(&all);
             return PM_OK;
         }
-        pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", choices[i].name);
-    }
+    struct pm_buf all = { 0 };
+    for (size_t i = 0; i < N_CHOICE; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", choices[i].name);
     pm_status st = pm_fail(err, PM_ERR_ARGUMENT, "dtype \"%.30s\" is not known; known are %s", name, all.data ? all.data : "");
     pm_buf_free(&all);
     return st;

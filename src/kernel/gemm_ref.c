@@ -100,7 +100,7 @@ static float quant_scale(const float *x, size_t n, float max, float *inv)
 
 static int32_t round_even(float x)
 {
-    return (int32_t)((x + 12582912.0f) - 12582912.0f);      /* |x| <= 32512 < 2^22 */
+    return (int32_t)(pm_f32_bits(x + 12582912.0f) - 0x4B400000u);   /* |x| <= 32512 < 2^22: 1.5 * 2^23 brings the integer into the low bits. A NaN gives some number, too */
 }
 
 void pm_quant_q8_ref(const struct pm_quant *q, const float *x)
