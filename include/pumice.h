@@ -186,6 +186,8 @@ PM_API pm_status pm_inspect(const char *path, bool verify, const pm_engine *engi
 
 #define PM_TOKENIZE_ADD_SPECIAL 1u  /* what the post-processor adds: BOS and so on */
 #define PM_TOKENIZE_NO_PARSE 2u     /* "<|im_end|>" in the text is plain text, not a token */
+#define PM_TOKENIZE_TEMPLATE 4u     /* a chat template rendered the text: tokens that some vocabularies keep for templates (the names of
+                                       roles) are parsed, too, wherever they stand */
 
 /* Text (len bytes; invalid UTF-8 and NULs allowed: see docs/TEXT.md) to ids. *ids is owned by the caller (pm_free), *n its length; an empty text gives
    an array of length 0. PM_ERR_LIMIT: a pattern of the tokenizer needs too many steps on this text. */

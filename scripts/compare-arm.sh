@@ -24,5 +24,10 @@ for dtype in f16 bf16 w8a8 w8a8_g128 w4a16 w4a16_g32 w4a16_g128; do
 done
 compare "$tmp/w8a8.pumice" "w8a8 kv=int8" --kv int8
 compare "$tmp/f16.pumice" "f16 kv=f32" --kv f32
+for dtype in w8a8 w4a16_g128; do
+    "$x86" synth tiny-mla --dtype "$dtype" -o "$tmp/mla-$dtype.pumice" >/dev/null
+    compare "$tmp/mla-$dtype.pumice" "mla $dtype"
+    compare "$tmp/mla-$dtype.pumice" "mla $dtype kv=int8" --kv int8
+done
 [ -e models/story.pumice ] && compare models/story.pumice story
 exit $fail

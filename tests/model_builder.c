@@ -107,6 +107,20 @@ static struct pm_layer_desc make_layer(const struct builder_options *o, uint32_t
                                    .gate_up = { .n = (o->mlp ? 1 : 2) * n_ff, .k = n_embd, .bias = o->bias }, .down = { .n = n_embd, .k = n_ff, .bias = o->bias } };
 }
 
+/* Makes a layer's attention a latent one: heads, ranks and sizes of a head as given. */
+static void make_latent(struct pm_layer_desc *l, uint32_t n_head, struct pm_mla_desc m)
+{
+    bool bias = l->qkv.bias;
+    *l = (struct pm_layer_desc){ .mixer = PM_MIX_MLA, .n_head = n_head, .n_kv = 1, .d_head = m.d_nope + m.d_rope, .mla = m, .rope = l->rope, .n_ff = l->n_ff, .ffn = l->ffn, .act = l->act,
+                                 .post_norms = l->post_norms, .parallel = l->parallel, .gate_up = l->gate_up, .down = l->down, .o = l->o };
+    l->attn_scale = (float)(1 / sqrt((double)l->d_head));
+    l->qkv_a = (struct pm_linear_desc){ .n = m.q_rank + m.kv_rank + m.d_rope, .k = l->o.n, .bias = bias };
+    l->q_b = (struct pm_linear_desc){ .n = n_head * l->d_head, .k = m.q_rank };
+    l->k_up = (struct pm_linear_desc){ .n = n_head * (uint32_t)pm_round_up(m.kv_rank, 16), .k = m.d_nope };
+    l->v_up = (struct pm_linear_desc){ .n = n_head * (uint32_t)pm_round_up(m.d_v, 16), .k = m.kv_rank };
+    l->o.k = n_head * m.d_v;
+}
+
 static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm_error *err)
 {
     struct pm_dtype_choice dtype;
@@ -123,6 +137,8 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
     d->layer[0] = o->round ? make_layer(o, 128, 8, 2, 48, 256, true) : make_layer(o, 96, 6, 2, 24, 172, true);
     d->layer[1] = o->round ? make_layer(o, 128, 4, 4, 64, 512, true) : make_layer(o, 96, 3, 1, 40, 100, false);
+    if (o->mla) make_latent(&d->layer[0], o->round ? 16 : 5, o->round ? (struct pm_mla_desc){ 128, 256, 64, 32, 32, 1e-6f } : (struct pm_mla_desc){ 40, 24, 20, 18, 12, 1e-2f });
+    if (o->mla && o->round) make_latent(&d->layer[1], 12, (struct pm_mla_desc){ 256, 128, 32, 16, 48, 1e-6f });
     d->head = d->embed = (struct pm_linear_desc){ .n = BUILDER_VOCAB, .k = d->n_embd };
     pm_dtype_apply(d, &dtype, o->rotate, o->head_same);
     return PM_OK;

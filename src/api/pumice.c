@@ -38,7 +38,7 @@ void pm_model_get_info(const pm_model *m, pm_model_info *out)
         .head_macs = (uint64_t)d->head.n * d->head.k, .bos_id = d->bos_id, .eos_ids = d->eos_id, .n_eos = d->n_eos, .chat_template = m->chat_template,
         .temperature = d->temperature, .top_p = d->top_p, .top_k = d->top_k,
     };
-    if (d->has_weights) out->planes = d->layer[0].qkv.type == PM_W_W4 ? 2 : d->layer[0].qkv.type == PM_W_W8 ? 1 : 0;
+    if (d->has_weights) out->planes = d->layer[0].down.type == PM_W_W4 ? 2 : d->layer[0].down.type == PM_W_W8 ? 1 : 0;
 }
 
 pm_status pm_memory_plan_get(const pm_model *m, uint32_t n_ctx, pm_kv_type kv, pm_memory_plan *out, pm_error *err)
@@ -52,7 +52,7 @@ pm_status pm_memory_plan_get(const pm_model *m, uint32_t n_ctx, pm_kv_type kv, p
     out->weights = m->file.map.len;
     out->kv = pm_kv_bytes(d, (enum pm_kv_kind)kv, n_ctx, pm_min_size(512, n_ctx));
     out->kv_per_token = page / PM_KV_PAGE;
-    out->scratch = pm_exec_scratch_bytes(d, pm_min_size(512, n_ctx)) + (uint64_t)d->n_vocab * (sizeof(float) + sizeof(struct pm_candidate) + sizeof(int32_t));
+    out->scratch = pm_exec_scratch_bytes(d, pm_min_size(512, n_ctx), pm_cpu_count() < PM_MAX_THREADS ? pm_cpu_count() : PM_MAX_THREADS) + (uint64_t)d->n_vocab * (sizeof(float) + sizeof(struct pm_candidate) + sizeof(int32_t));
     return PM_OK;
 }
 

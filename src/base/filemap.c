@@ -58,12 +58,24 @@ void pm_filemap_close(struct pm_filemap *m)
     *m = (struct pm_filemap){ 0 };
 }
 
-void pm_filemap_drop(const struct pm_filemap *m, size_t off, size_t len)
+/* The whole pages of a range. */
+static void advise(const struct pm_filemap *m, size_t off, size_t len, int advice)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
     if (off > m->len || len > m->len - off) return;
     size_t first = off / page * page, last = (off + len) / page * page;     /* the page at the start was read before this range was, and no harm comes of dropping it */
-    if (first < last) madvise((void *)(uintptr_t)(m->data + first), last - first, MADV_DONTNEED);
+    if (first < last) madvise((void *)(uintptr_t)(m->data + first), last - first, advice);
+}
+
+void pm_filemap_drop(const struct pm_filemap *m, size_t off, size_t len)
+{
+    advise(m, off, len, MADV_DONTNEED);
+}
+
+void pm_filemap_sparse(const struct pm_filemap *m, size_t off, size_t len)
+{
+    advise(m, off, len, MADV_RANDOM);
+    advise(m, off, len, MADV_NOHUGEPAGE);   /* else one touch may map 2 MiB */
 }
 
 pm_status pm_file_read(const char *path, size_t max, char **data, size_t *len, pm_error *err)

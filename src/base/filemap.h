@@ -15,6 +15,9 @@ void pm_filemap_close(struct pm_filemap *m);
    that it only touches at its end stay, so that ranges in ascending order leave nothing. What is read again is simply read again. */
 void pm_filemap_drop(const struct pm_filemap *m, size_t off, size_t len);
 
+/* Tells the system that of a range only a little here and there will be read: it then maps and reads ahead no more than is touched. */
+void pm_filemap_sparse(const struct pm_filemap *m, size_t off, size_t len);
+
 /* Reads a small file whole, NUL-terminated, at most max bytes (PM_ERR_LIMIT). PM_ERR_MISSING when there is no such file. Owned by the caller: free(). */
 pm_status pm_file_read(const char *path, size_t max, char **data, size_t *len, pm_error *err);
 

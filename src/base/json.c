@@ -7,11 +7,50 @@
 #include <stdlib.h>
 #include <string.h>
 
+/*
+ * Integers that 64 bits cannot hold, as reals: ".0" after every run of 19 digits or more outside of strings. Checkpoints have them: tokenizer_config.json says
+ * "model_max_length": 1000000000000000019884624838656 for "no limit".
+ */
+static json_t *parse_huge(const char *text, size_t len, size_t flags, json_error_t *je)
+{
+    size_t n = 0, cap = len + len / 19 * 2 + 2;
+    char *copy = cap > len ? malloc(cap) : NULL;
+    if (!copy) return NULL;
+    bool in_string = false;
+    for (size_t i = 0; i < len;) {
+        size_t digits = 0;
+        while (!in_string && i + digits < len && text[i + digits] >= '0' && text[i + digits] <= '9') digits++;
+        if (!digits) {
+            if (in_string && text[i] == '\\' && i + 1 < len) copy[n++] = text[i++];
+            else if (text[i] == '"') in_string = !in_string;
+            copy[n++] = text[i++];
+            continue;
+        }
+        char before = i ? text[i - 1] : ' ', after = i + digits < len ? text[i + digits] : ' ';
+        bool part = before == '.' || before == '+' || before == 'e' || before == 'E' || (i > 1 && before == '-' && (text[i - 2] == 'e' || text[i - 2] == 'E'));
+        memcpy(copy + n, text + i, digits);
+        n += digits;
+        i += digits;
+        if (digits >= 19 && !part && after != '.' && after != 'e' && after != 'E') {
+            memcpy(copy + n, ".0", 2);
+            n += 2;
+        }
+    }
+    json_t *j = json_loadb(copy, n, flags, je);
+    free(copy);
+    return j;
+}
+
 json_t *pm_json_parse(const char *text, size_t len, bool reject_dup, const char *what, pm_error *err)
 {
     json_error_t je;
     size_t flags = JSON_DECODE_ANY | JSON_ALLOW_NUL | (reject_dup ? JSON_REJECT_DUPLICATES : 0);
     json_t *j = json_loadb(text, len, flags, &je);
+    if (!j && json_error_code(&je) == json_error_numeric_overflow) {
+        json_error_t first = je;
+        j = parse_huge(text, len, flags, &je);
+        if (!j) je = first;
+    }
     if (!j)
         pm_fail_at(err, PM_ERR_FORMAT, je.position < 0 ? 0 : (uint64_t)je.position, "%s is not valid JSON: %s (line %d, byte %d)", what, je.text,
                    je.line, je.position);

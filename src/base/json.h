@@ -9,7 +9,8 @@
 
 #include <jansson.h>
 
-/* Parses len bytes; `what` names the text in messages ("config.json"). Duplicate keys: the last wins (pass reject_dup to refuse). NULs in strings are allowed. */
+/* Parses len bytes; `what` names the text in messages ("config.json"). Duplicate keys: the last wins (pass reject_dup to refuse). NULs in strings are allowed.
+   An integer that 64 bits cannot hold becomes a real. */
 json_t *pm_json_parse(const char *text, size_t len, bool reject_dup, const char *what, pm_error *err);
 /* Reads and parses a file of at most max bytes. PM_ERR_MISSING when there is none. */
 pm_status pm_json_load(const char *path, size_t max, json_t **out, pm_error *err);

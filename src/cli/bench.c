@@ -2,6 +2,7 @@
  * Owns: `pumice bench`: time to first token, tokens per second and memory, in the form of RKLLM's benchmark page, with the limits of the machine measured in the same run.
  * Each model is measured in a process of its own, so that its peak memory is its own.
  */
+#include "cli/bench.h"
 #include "cli/profile.h"
 
 #include <errno.h>
@@ -11,12 +12,6 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-struct row {
-    char model[64], dtype[24];
-    double ttft, prefill, decode, memory, prefill_pct, decode_pct;
-    int threads;
-};
 
 static int by_value(const void *a, const void *b)
 {
@@ -56,16 +51,19 @@ static int32_t likeliest(const float *l, size_t n)
     return 0;
 }
 
-struct plan {
-    int64_t n_prompt, n_new, repeats;
-    struct run_options r;
-    int name_width;             /* of the longest model's name: the table's first column */
-    bool profile;
-    const char *trace;
-};
-
-static int measure(const char *path, const struct plan *p, struct row *out)
+/* In a child: signals that the parent catches end it. */
+static void end_at_signals(void)
 {
+    signal(SIGINT, SIG_DFL);
+    signal(SIGTERM, SIG_DFL);
+    signal(SIGHUP, SIG_DFL);
+}
+
+static int measure(const void *what, const struct bench_plan *p, void *result)
+{
+    const char *path = what;
+    struct bench_row *out = result;
+    end_at_signals();
     struct opened o = { 0 };
     pm_error err = { 0 };
     struct run_options r = p->r;
@@ -113,15 +111,17 @@ done:
     return rc;
 }
 
-static int profile(const char *path, const struct plan *p)
+static int profile(const void *what, const struct bench_plan *p, void *out)
 {
+    (void)out;
     struct opened o = { 0 };
     struct run_options r = p->r;
     size_t n = (size_t)(p->n_prompt > p->n_new ? p->n_prompt : p->n_new);
     int32_t *ids = calloc(n, sizeof *ids);
     int rc = EXIT_SPACE;
+    end_at_signals();
     if (!r.ctx) r.ctx = p->n_prompt + p->n_new;
-    if (!ids || (rc = open_model(&o, path)) >= 0 || (rc = open_session(&o, &r)) >= 0) goto done;
+    if (!ids || (rc = open_model(&o, what)) >= 0 || (rc = open_session(&o, &r)) >= 0) goto done;
     make_prompt(ids, n, o.info.n_vocab);
     pm_session_feed(o.session, ids, (size_t)p->n_prompt, NULL);     /* a warm-up */
     rc = profile_run(&o, ids, (size_t)p->n_prompt, (size_t)p->n_new, p->trace);
@@ -131,8 +131,10 @@ done:
     return rc;
 }
 
-static int limits(const struct plan *p, pm_limits *out)
+static int limits(const void *what, const struct bench_plan *p, void *out)
 {
+    (void)what;
+    end_at_signals();
     struct opened o = { 0 };
     pm_error err = { 0 };
     int rc = open_engine(&o, &p->r);
@@ -141,87 +143,156 @@ static int limits(const struct plan *p, pm_limits *out)
     return rc;
 }
 
-/* Runs one measurement in a child and gets its result through a pipe. path NULL: the limits; size 0: the profile. */
-static int in_child(const char *path, const struct plan *p, void *out, size_t size)
+int bench_in_child(bench_job job, const void *what, const struct bench_plan *p, void *out, size_t size)
 {
     int fd[2], status = 0;
     if (pipe(fd) != 0) return complain(EXIT_RUN, "cannot make a pipe: %s", strerror(errno));
     fflush(stdout);
     pid_t pid = fork();
     if (pid == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         close(fd[0]);
-        int rc = !path ? limits(p, out) : size ? measure(path, p, out) : profile(path, p);
+        int rc = job(what, p, out);
         if (rc == EXIT_OK && size && write(fd[1], out, size) != (ssize_t)size) rc = EXIT_RUN;
         fflush(stdout);
         _exit(rc);
     }
     close(fd[1]);
-    ssize_t got = pid > 0 && size ? read(fd[0], out, size) : 0;
+    ssize_t got;
+    while ((got = pid > 0 && size ? read(fd[0], out, size) : pid > 0 ? 0 : -1) < 0 && errno == EINTR && pid > 0)
+        if (interrupted()) kill(pid, SIGTERM);
     close(fd[0]);
-    if (pid < 0 || waitpid(pid, &status, 0) < 0) return complain(EXIT_RUN, "cannot start a measurement: %s", strerror(errno));
-    if (!WIFEXITED(status)) return complain(EXIT_RUN, "the measurement of %s was ended by signal %d", path ? path : "the machine", WTERMSIG(status));
+    pid_t ended;
+    while ((ended = pid > 0 ? waitpid(pid, &status, 0) : -1) < 0 && errno == EINTR && pid > 0) kill(pid, SIGTERM);
+    if (ended < 0) return complain(EXIT_RUN, "cannot start a measurement: %s", strerror(errno));
+    if (interrupted()) return interrupt_code();
+    if (!WIFEXITED(status)) return complain(EXIT_RUN, "the measurement was ended by signal %d", WTERMSIG(status));
     return WEXITSTATUS(status) == EXIT_OK && got != (ssize_t)size ? EXIT_RUN : WEXITSTATUS(status);
 }
 
-static void print_row_json(const struct row *r, const struct plan *p, const pm_limits *l)
+int bench_measure(const char *path, const struct bench_plan *p, pm_limits *l, struct bench_row *r)
+{
+    int rc = bench_in_child(measure, path, p, r, sizeof *r);
+    /* after the first file, so that wrong files and options are told at once */
+    if (rc != EXIT_OK || (l->read_gb_s <= 0 && (rc = bench_in_child(limits, NULL, p, l, sizeof *l)) != EXIT_OK)) return rc;
+    r->prefill_pct = r->prefill_pct < 0 ? -100 * r->prefill_pct / (l->f32_gflops * 1e9) : 100 * r->prefill_pct / (l->int8_tops * 1e12);
+    r->decode_pct = 100 * r->decode_pct / (l->read_gb_s * 1e9);
+    return EXIT_OK;
+}
+
+/* ---- the table ---- */
+
+static void print_peer_json(const char *key, const struct bench_peer *b)
+{
+    if (b->ttft_ms > 0) printf(", \"%s\": {\"ttft_ms\": %.2f, \"decode_tok_s\": %.2f, \"memory_mb\": %.2f}", key, b->ttft_ms, b->decode_tok_s, b->memory_mb);
+    else printf(", \"%s\": null", key);
+}
+
+static void print_row_json(const struct bench_row *r, const struct bench_plan *p, const pm_limits *l, const struct bench_peers *peers)
 {
     fputs(" {\"model\": ", stdout);
     put_json(r->model, strlen(r->model));
     printf(", \"dtype\": \"%s\", \"threads\": %d, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, "
-           "\"peak_memory_mib\": %.2f, \"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f}",
+           "\"peak_memory_mib\": %.2f, \"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f",
            r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, l->int8_tops, l->read_gb_s, r->prefill_pct,
            r->decode_pct);
+    if (peers) {
+        print_peer_json("rk3588", &peers->rk3588);
+        print_peer_json("rk3576", &peers->rk3576);
+        fputs(", \"peer_source\": \"" BENCH_PEER_SOURCE "\"", stdout);
+    }
+    putchar('}');
 }
 
-static void print_row(const struct row *r, const struct plan *p, bool markdown)
+static void print_peer(const struct bench_peer *b, bool markdown)
 {
-    const char *format = markdown ? "| %*s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f |\n" : "%*s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%\n";
-    printf(format, markdown ? 0 : -p->name_width, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct,
-           r->decode_pct);
+    if (b->ttft_ms > 0) printf(markdown ? " %.1f | %.2f | %.0f |" : " %9.1f %8.2f %6.0f", b->ttft_ms, b->decode_tok_s, b->memory_mb);
+    else fputs(markdown ? " | | |" : "         -        -      -", stdout);
 }
 
-static void print_head(const struct plan *p, const pm_limits *l, bool markdown, int threads)
+static void print_row(const struct bench_row *r, const struct bench_plan *p, const struct bench_peers *peers)
+{
+    const char *format = p->markdown ? "| %*s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f |" : "%*s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%";
+    printf(format, p->markdown ? 0 : -p->name_width, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct,
+           r->decode_pct);
+    if (peers) {
+        print_peer(&peers->rk3588, p->markdown);
+        print_peer(&peers->rk3576, p->markdown);
+    }
+    putchar('\n');
+}
+
+static void print_head(const struct bench_plan *p, const pm_limits *l, int threads, bool peers)
 {
     printf("%d threads; int8 dot peak %.3f TOPS, FMA peak %.0f GFLOPS, memory read %.1f GB/s, measured in this run; median of %lld\n", threads, l->int8_tops, l->f32_gflops, l->read_gb_s,
            (long long)p->repeats);
-    if (markdown)
-        puts("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |\n|---|---|---|---|---|---|---|---|---|---|");
-    else printf("%*s %-11s %6s %6s %10s %9s %10s %8s %9s %9s\n", -p->name_width, "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+    if (peers) puts("RK3588, RK3576: RKLLM on those boards, 128 and 64 tokens: TTFT (ms), tokens/s, memory (MB); " BENCH_PEER_SOURCE);
+    if (p->markdown) {
+        fputs("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |", stdout);
+        puts(peers ? " RK3588 TTFT (ms) | tokens/s | memory (MB) | RK3576 TTFT (ms) | tokens/s | memory (MB) |" : "");
+        printf("|---|---|---|---|---|---|---|---|---|---|%s\n", peers ? "---|---|---|---|---|---|" : "");
+        return;
+    }
+    printf("%*s %-11s %6s %6s %10s %9s %10s %8s %9s %9s", -p->name_width, "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+    puts(peers ? " | RK3588 tokens/s     MB | RK3576 tokens/s     MB" : "");
 }
 
-/* Measures and prints each file; the limits after the first one, so that wrong files and options are told at once. A file that fails ends it; what was printed
-   before stays, and JSON is closed. */
-static int measure_all(const struct positional *files, const struct plan *p, bool json, bool markdown)
+void bench_print(const struct bench_row *r, size_t i, const struct bench_plan *p, const pm_limits *l, const struct bench_peers *peers)
 {
-    int rc = EXIT_OK;
-    pm_limits limit = { 0 }, *l = &limit;
-    bool some = false;
-    for (size_t i = 0; i < files->n; i++) {
-        struct row r = { 0 };
-        if ((rc = in_child(files->v[i], p, &r, sizeof r)) != EXIT_OK || (!i && (rc = in_child(NULL, p, l, sizeof *l)) != EXIT_OK)) break;
-        r.prefill_pct = r.prefill_pct < 0 ? -100 * r.prefill_pct / (l->f32_gflops * 1e9) : 100 * r.prefill_pct / (l->int8_tops * 1e12);
-        r.decode_pct = 100 * r.decode_pct / (l->read_gb_s * 1e9);
-        if (json) {
-            puts(i ? "," : "[");
-            print_row_json(&r, p, l);
-        } else {
-            if (!i) print_head(p, l, markdown, r.threads);
-            print_row(&r, p, markdown);
-        }
-        fflush(stdout);
-        some = true;
-        if (p->profile && (rc = in_child(files->v[i], p, NULL, 0)) != EXIT_OK) break;
+    if (p->json) {
+        puts(i ? "," : "[");
+        print_row_json(r, p, l, peers);
+    } else {
+        if (!i) print_head(p, l, r->threads, peers != NULL);
+        print_row(r, p, peers);
     }
-    if (json && some) puts("\n]");
+    fflush(stdout);
+}
+
+void bench_print_end(size_t n_rows, const struct bench_plan *p)
+{
+    if (p->json && n_rows) puts("\n]");
+}
+
+/* ---- the command ---- */
+
+/* A file that fails ends it; what was printed before stays, and JSON is closed. */
+static int measure_files(const struct positional *files, const struct bench_plan *p)
+{
+    pm_limits limit = { 0 };
+    size_t i = 0;
+    int rc = EXIT_OK;
+    for (; i < files->n && rc == EXIT_OK; i++) {
+        struct bench_row r = { 0 };
+        if ((rc = bench_measure(files->v[i], p, &limit, &r)) != EXIT_OK) break;
+        bench_print(&r, i, p, &limit, NULL);
+        if (p->profile) rc = bench_in_child(profile, files->v[i], p, NULL, 0);
+    }
+    bench_print_end(i, p);
+    return rc;
+}
+
+/* A wrong name is told before the measuring begins. */
+static int open_names(const struct positional *files, struct bench_plan *p)
+{
+    int rc = -1;
+    for (size_t i = 0; i < files->n && rc < 0; i++) {
+        struct opened o = { 0 };
+        if ((rc = open_model(&o, files->v[i])) < 0) {
+            int width = (int)strnlen(o.info.name, sizeof ((struct bench_row *)0)->model - 1);
+            if (width > p->name_width) p->name_width = width;
+        }
+        close_all(&o);
+    }
     return rc;
 }
 
 static int bench(int argc, char **argv)
 {
     struct positional pos = { 0 };
-    struct plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .name_width = 18 };
-    bool json = false, markdown = false;
+    struct bench_plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .name_width = 18 };
+    struct bench_all_options o = { 0 };
+    bool all = false;
     pm_kv_type kv;
     const struct arg table[] = {
         { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (default 128)" },
@@ -229,34 +300,37 @@ static int bench(int argc, char **argv)
         { "-r", ARG_INT, &p.repeats, 1, 1000, "N", "repeats, of which the median is printed (default 5)" },
         { "--profile", ARG_FLAG, &p.profile, 0, 0, NULL, "after each model: where the time of the prompt and of a token goes" },
         { "--trace", ARG_TEXT, &p.trace, 0, 0, "F", "with --profile: every job of every thread as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev" },
-        { "--json", ARG_FLAG, &json, 0, 0, NULL, "print a JSON array" },
-        { "--markdown", ARG_FLAG, &markdown, 0, 0, NULL, "print a Markdown table" },
+        { "--json", ARG_FLAG, &p.json, 0, 0, NULL, "print a JSON array" },
+        { "--markdown", ARG_FLAG, &p.markdown, 0, 0, NULL, "print a Markdown table" },
+        { "--all", ARG_FLAG, &all, 0, 0, NULL, "the whole table of RKLLM's benchmark page, from files with random weights made on the fly, beside its own figures; or the NAMEs that synth knows" },
+        { "--dtype", ARG_TEXT, &o.dtype, 0, 0, "TYPE", "with --all: this dtype only (default: those of the page)" },
+        { "--head", ARG_TEXT, &o.head, 0, 0, "TYPE", "with --all: the output head: same (default), as the body, which is what RKLLM does; or w8" },
+        { "--dir", ARG_TEXT, &o.dir, 0, 0, "DIR", "with --all: make the files here (default: a new folder in TMPDIR or /tmp); one that is there is used" },
+        { "--keep", ARG_FLAG, &o.keep, 0, 0, NULL, "with --all: keep the files (default: each is removed once it is measured)" },
         ARG_CTX(p.r), ARG_CHUNK(p.r), ARG_KV(p.r), ARG_THREADS(p.r), ARG_ISA(p.r), ARG_END,
     };
     int rc = args_parse(&cmd_bench, table, argc, argv, &pos);
     if (rc >= 0) return rc;
-    if (pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file");
-    if (p.profile && (json || markdown)) return args_usage(&cmd_bench, "--profile prints a table of its own: it takes no --json or --markdown");
+    if (p.profile && (p.json || p.markdown || all)) return args_usage(&cmd_bench, "--profile prints a table of its own: it takes no --json, --markdown or --all");
     if (p.trace && (!p.profile || pos.n != 1)) return args_usage(&cmd_bench, "--trace goes with --profile and one file");
-    if (json && markdown) return args_usage(&cmd_bench, "--json and --markdown exclude each other");
+    if (!all && (o.dtype || o.head || o.dir || o.keep)) return args_usage(&cmd_bench, "%s goes with --all", o.dtype ? "--dtype" : o.head ? "--head" : o.dir ? "--dir" : "--keep");
+    if (!all && pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file, or --all");
+    if (p.json && p.markdown) return args_usage(&cmd_bench, "--json and --markdown exclude each other");
+    if (o.head && strcmp(o.head, "same") != 0 && strcmp(o.head, "w8") != 0) return args_usage(&cmd_bench, "--head must be w8 or same, not \"%s\"", o.head);
     if ((rc = parse_kv(p.r.kv, &kv)) >= 0) return rc;
-    for (size_t i = 0; i < pos.n; i++) {    /* a wrong name is told before the measuring begins */
-        struct opened o = { 0 };
-        if ((rc = open_model(&o, pos.v[i])) >= 0) return rc;
-        int width = (int)strnlen(o.info.name, sizeof ((struct row *)0)->model - 1);
-        if (width > p.name_width) p.name_width = width;
-        close_all(&o);
-    }
-    return measure_all(&pos, &p, json, markdown);
+    if (all) return bench_all(&pos, &p, &o);
+    return (rc = open_names(&pos, &p)) >= 0 ? rc : measure_files(&pos, &p);
 }
 
 const struct command cmd_bench = {
-    "bench", "TTFT, tokens per second, memory, and how near the limit that is", "bench FILE... [options]",
+    "bench", "TTFT, tokens per second, memory, and how near the limit that is", "bench FILE... [options]\nbench --all [NAME...] [options]",
     "Prints the table of RKLLM's benchmark page. The memory bandwidth and the int8 dot peak of the same threads are measured in the same run: \"prefill\" is the share of the int8 peak (f16 and "
     "bf16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" is the share of the bandwidth that reading the weights took. TTFT is the prompt "
     "and the first token.",
     "pumice bench m-w8a8.pumice m-w4a16.pumice -p 512 -n 128\n"
     "pumice bench m-w8a8.pumice --profile --trace trace.json\n"
-    "pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice --markdown",
+    "pumice synth qwen2-0.5b --dtype w8a8 -o q.pumice && pumice bench q.pumice --markdown\n"
+    "pumice bench --all --dtype w8a8 --markdown\n"
+    "pumice bench --all gemma2-2b phi3-3.8b -r 3",
     bench
 };

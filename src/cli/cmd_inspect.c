@@ -30,10 +30,13 @@ static long long number_of(const json_t *j, const char *key)
 
 static void print_layer(const json_t *layer)
 {
-    const json_t *attn = json_object_get(layer, "attn"), *ffn = json_object_get(layer, "ffn");
+    const json_t *attn = json_object_get(layer, "attn"), *ffn = json_object_get(layer, "ffn"), *mla = json_object_get(attn, "mla");
     const char *name;
     json_t *l;
-    printf("  %s: %lld heads, %lld KV heads of %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(attn, "n_kv"), number_of(attn, "d_head"));
+    if (mla)
+        printf("  %s: %lld heads of %lld + %lld rotated, results of %lld; a token's latent is %lld + %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(mla, "d_nope"),
+               number_of(mla, "d_rope"), number_of(mla, "d_v"), number_of(mla, "kv_rank"), number_of(mla, "d_rope"));
+    else printf("  %s: %lld heads, %lld KV heads of %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(attn, "n_kv"), number_of(attn, "d_head"));
     if (json_is_true(json_object_get(attn, "qk_norm"))) printf(", q and k normed");
     if (number_of(attn, "rope") < 0) printf(", no rope");
     if (number_of(attn, "window")) printf(", window of %lld", number_of(attn, "window"));

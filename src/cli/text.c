@@ -24,12 +24,12 @@ static int decode(const struct opened *o, const char *text)
     return EXIT_OK;
 }
 
-static int encode(const struct opened *o, const char *text, size_t len, bool add_special, bool json)
+static int encode(const struct opened *o, const char *text, size_t len, unsigned flags, bool json)
 {
     int32_t *ids;
     size_t n;
     pm_error err = { 0 };
-    if (pm_tokenize(o->model, text, len, add_special ? PM_TOKENIZE_ADD_SPECIAL : 0, &ids, &n, &err)) return report(&err);
+    if (pm_tokenize(o->model, text, len, flags, &ids, &n, &err)) return report(&err);
     if (json) fputs("{\"ids\": [", stdout);
     for (size_t i = 0; i < n; i++) printf("%s%d", i ? json ? ", " : " " : "", ids[i]);
     fputs(json ? "], \"pieces\": [" : "\n", stdout);
@@ -50,11 +50,12 @@ static int tokenize(int argc, char **argv)
 {
     struct positional pos = { 0 };
     const char *text = NULL, *file = NULL, *ids = NULL;
-    bool add_special = false, as_ids = false, json = false;
+    bool add_special = false, rendered = false, as_ids = false, json = false;
     const struct arg table[] = {
         { "--text", ARG_TEXT, &text, 0, 0, "S", "the text (default: standard input)" },
         { "--file", ARG_TEXT, &file, 0, 0, "F", "a file with the text (- is standard input)" },
         { "--add-special", ARG_FLAG, &add_special, 0, 0, NULL, "add what the post-processor adds (BOS and the like)" },
+        { "--rendered", ARG_FLAG, &rendered, 0, 0, NULL, "a chat template rendered the text: parse the tokens that are kept for templates, too" },
         { "--ids", ARG_FLAG, &as_ids, 0, 0, NULL, "print ids on one line (default)" },
         { "--json", ARG_FLAG, &json, 0, 0, NULL, "print ids and pieces as JSON" },
         { "--decode", ARG_TEXT, &ids, 0, 0, "IDS", "print the text of these ids, as in --decode \"1 2 3\"" },
@@ -65,16 +66,17 @@ static int tokenize(int argc, char **argv)
     if (pos.n != 1) return args_usage(&cmd_tokenize, "give one .pumice file");
     if ((text != NULL) + (file != NULL) + (ids != NULL) > 1) return args_usage(&cmd_tokenize, "--text, --file and --decode exclude each other");
     if (as_ids && json) return args_usage(&cmd_tokenize, "--ids and --json exclude each other");
-    if (ids && (add_special || as_ids || json)) return args_usage(&cmd_tokenize, "--decode prints text: it takes no --add-special, --ids or --json");
+    if (ids && (add_special || rendered || as_ids || json)) return args_usage(&cmd_tokenize, "--decode prints text: it takes no --add-special, --rendered, --ids or --json");
+    unsigned flags = (add_special ? PM_TOKENIZE_ADD_SPECIAL : 0) | (rendered ? PM_TOKENIZE_TEMPLATE : 0);
     struct opened o = { 0 };
     if ((rc = open_model(&o, pos.v[0])) >= 0) return rc;
     if (ids) rc = decode(&o, ids);
-    else if (text) rc = encode(&o, text, strlen(text), add_special, json);
+    else if (text) rc = encode(&o, text, strlen(text), flags, json);
     else {
         size_t len;
         if (!file && isatty(STDIN_FILENO)) fputs("reading the text from the terminal; end it with Ctrl-D\n", stderr);
         char *data = read_file(file ? file : "-", &len, &rc);
-        if (data) rc = encode(&o, data, len, add_special, json);
+        if (data) rc = encode(&o, data, len, flags, json);
         free(data);
     }
     close_all(&o);

@@ -21,6 +21,7 @@
 struct conversion {
     const pm_convert_params *params;
     struct pm_source source;
+    const struct pm_family *family; /* NULL: not known, which only --vocab-only allows */
     struct pm_plan plan;
     struct pm_dtype_choice dtype;
     struct pm_writer writer;
@@ -205,6 +206,9 @@ static pm_status collect_eos(struct conversion *c, const struct pm_tokenizer *to
     for (size_t i = 0; i < s->n_eos && !st; i++) st = add_eos(d, s->eos[i], s->config_name, err);
     int32_t id = named_token(tok, config, "eos_token");
     if (!st && id >= 0) st = add_eos(d, id, "tokenizer_config.json", err);
+    const char *const *own = c->family && c->family->text ? c->family->text->turn_ends : NULL;
+    for (size_t i = 0; own && own[i] && !st; i++)
+        if ((id = pm_tokenizer_find(tok, own[i], strlen(own[i]))) >= 0) st = add_eos(d, id, c->family->name, err);
     for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends && !st; i++)
         if (s->chat_template && strstr(s->chat_template, turn_ends[i]) && (id = pm_tokenizer_find(tok, turn_ends[i], strlen(turn_ends[i]))) >= 0) st = add_eos(d, id, "chat template", err);
     return st;
@@ -266,6 +270,21 @@ static pm_status collect_ids(struct conversion *c, pm_error *err)
     return st;
 }
 
+/* What the family says about text goes where the files' own word would be. */
+static pm_status find_family(struct conversion *c, pm_error *err)
+{
+    struct pm_source *s = &c->source;
+    pm_status st = pm_family_find(s->config, &c->family, c->params->vocab_only ? NULL : err);
+    if (st) return c->params->vocab_only ? PM_OK : st;
+    const struct pm_family_text *text = c->family->text;
+    if (!text) return PM_OK;
+    s->text.extras = &text->tokenizer;
+    if (s->chat_template || !text->chat_template) return PM_OK;
+    s->chat_template_len = strlen(text->chat_template);
+    s->chat_template = pm_strndup(text->chat_template, s->chat_template_len, err);
+    return s->chat_template ? PM_OK : PM_ERR_MEMORY;
+}
+
 static pm_status check_frequencies(const struct conversion *c, pm_error *err)
 {
     for (uint32_t r = 0; r < c->plan.desc.n_rope; r++)
@@ -295,13 +314,12 @@ static pm_status describe(struct conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
     struct pm_desc *d = &c->plan.desc;
-    const struct pm_family *family;
     const char *name = p->name ? p->name : c->source.name;
     pm_status st;
     if (!pm_utf8_valid(name, strlen(name))) return pm_fail(err, PM_ERR_ARGUMENT, "the model's name is not valid UTF-8");
-    if ((st = pm_tokenizer_build(&c->source.text, &c->tokenizer, err))) return st;
+    if ((st = find_family(c, err)) || (st = pm_tokenizer_build(&c->source.text, &c->tokenizer, err))) return st;
     if (!p->vocab_only) {
-        if ((st = pm_family_find(c->source.config, &family, err)) || (st = family->describe(&c->source, &c->plan, err))) return st;
+        if ((st = c->family->describe(&c->source, &c->plan, err))) return st;
         bool integer = c->dtype.type == PM_W_W8 || c->dtype.type == PM_W_W4;
         pm_dtype_apply(d, &c->dtype, integer && p->rotate != PM_ROTATE_OFF, p->head_same);
         keep_exact(c);

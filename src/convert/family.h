@@ -16,12 +16,16 @@
  *   row0 + i / block * stride + i % block      of the tensor (block 0: row0 + i): every kv head's share of a fused tensor, for example;
  * then, within each head of `head` rows, the first n_rot rows are brought from interleaved pairs (2i, 2i+1) to halves (i, i + n_rot/2) when n_rot is set;
  * then every value is multiplied by `scale` (0 stands for 1) and `plus` is added.
+ * With `pad`, for linears only, each block of rows makes a block of the part, followed by zero rows up to a multiple of `pad`; with `turned` the block is transposed first: `columns` rows
+ * (those of the tensor) of `block` values. `rows` then counts what comes out, and head and n_rot are not used.
  * A vector (norm, bias) counts as one row per value here.
  */
 struct pm_part {
     char name[PM_NAME_MAX];
     size_t rows, row0, block, stride;
     size_t head, n_rot;
+    size_t pad, columns;                /* columns: of the tensor, when turned; 0: those of the linear */
+    bool turned;
     float scale, plus;
     struct pm_source_tensor *tensor;    /* borrowed from the source; set by pm_plan_slot */
 };
@@ -61,15 +65,23 @@ pm_status pm_plan_slot(struct pm_source *s, struct pm_plan *p, const struct pm_s
 /* A tensor that nobody asked for means that the model computes something that the family does not: an error that names it. */
 pm_status pm_plan_leftovers(const struct pm_source *s, pm_error *err);
 
+/* What the family's own code says about text where the checkpoint's files are silent. */
+struct pm_family_text {
+    struct pm_tokenizer_extras tokenizer;
+    const char *chat_template;          /* Jinja of our own, for checkpoints without a template; or NULL */
+    const char *const *turn_ends;       /* NULL-terminated: tokens that end a turn; or NULL */
+};
+
 struct pm_family {
     const char *name;
     const char *const *architectures;   /* NULL-terminated class names of config.json */
     const char *const *gguf;            /* NULL-terminated GGUF architectures */
     pm_status (*describe)(struct pm_source *s, struct pm_plan *plan, pm_error *err);
+    const struct pm_family_text *text;  /* or NULL */
 };
 /* How messages call this config: "config.json", or "GGUF metadata" for one that was made of a GGUF file's keys. */
 const char *pm_config_name(const json_t *config);
-/* By the config's `architectures`; an unknown one is an error that lists what is known. */
+/* By the config's `architectures`; an unknown one is an error that lists the families. */
 pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_error *err);
 
 /*

@@ -88,6 +88,17 @@ static pm_status minicpm(const struct pm_gguf_meta *m, json_t *config, pm_error 
     return st ? st : put(config, "dim_model_base", json_real(width / logit), err);
 }
 
+/* The scales are those of the only release, in no file but in every loader. What is not rotated of a head is the rest of it. */
+static pm_status minicpm3(const struct pm_gguf_meta *m, json_t *config, pm_error *err)
+{
+    double rest = head_size(m) - number_or(m, "rope.dimension_count", 0);
+    if (!(rest >= 1 && rest < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "GGUF: \"minicpm3.rope.dimension_count\" is %g; the head size is %g", head_size(m) - rest, head_size(m));
+    pm_status st = put(config, "qk_nope_head_dim", json_integer((json_int_t)rest), err);
+    if (!st) st = put(config, "scale_emb", json_real(12), err);
+    if (!st) st = put(config, "scale_depth", json_real(1.4), err);
+    return st ? st : put(config, "dim_model_base", json_real(256), err);
+}
+
 static pm_status alias(json_t *config, const char *from, const char *to, pm_error *err)
 {
     json_t *v = json_object_get(config, from);
@@ -131,11 +142,16 @@ static const struct rename chatglm_top[] = { { "token_embd", "transformer.embedd
 static const struct rename chatglm_parts[] = { { "attn_qkv", "self_attention.query_key_value" }, { "attn_output", "self_attention.dense" }, { "ffn_up", "mlp.dense_h_to_4h" },
                                                { "ffn_down", "mlp.dense_4h_to_h" }, { 0 } };
 
+static const struct rename latent_parts[] = { { "attn_q_a", "self_attn.q_a_proj" }, { "attn_q_a_norm", "self_attn.q_a_layernorm" }, { "attn_q_b", "self_attn.q_b_proj" },
+                                              { "attn_kv_a_mqa", "self_attn.kv_a_proj_with_mqa" }, { "attn_kv_a_norm", "self_attn.kv_a_layernorm" }, { "attn_kv_b", "self_attn.kv_b_proj" }, { 0 } };
+
 static const struct field no_fields[] = { { 0 } };
 static const struct field gemma2_fields[] = { { "attn_logit_softcapping", "attn_logit_softcapping", false }, { "final_logit_softcapping", "final_logit_softcapping", false }, { 0 } };
 static const struct field gemma3_fields[] = { { "rope.freq_base_swa", "rope_local_base_freq", false }, { "final_logit_softcapping", "final_logit_softcapping", false }, { 0 } };
 static const struct field phi2_fields[] = { { "attention.layer_norm_epsilon", "layer_norm_eps", false }, { 0 } };
 static const struct field longrope_fields[] = { { "rope.scaling.original_context_length", "original_max_position_embeddings", true }, { "rope.scaling.attn_factor", MAGNITUDE, false }, { 0 } };
+static const struct field latent_fields[] = { { "attention.q_lora_rank", "q_lora_rank", true }, { "attention.kv_lora_rank", "kv_lora_rank", true }, { "rope.dimension_count", "qk_rope_head_dim", true },
+                                              { "attention.value_length", "v_head_dim", true }, { 0 } };
 
 static const struct pm_gguf_arch archs[] = {
     { "llama", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL },
@@ -148,6 +164,7 @@ static const struct pm_gguf_arch archs[] = {
     { "gemma3", "Gemma3ForCausalLM", false, false, NULL, none, sandwich_parts, gemma3_fields, gemma3 },
     { "internlm2", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL },
     { "minicpm", "MiniCPMForCausalLM", true, false, NULL, none, none, longrope_fields, minicpm },
+    { "minicpm3", "MiniCPM3ForCausalLM", false, false, NULL, none, latent_parts, latent_fields, minicpm3 },
     { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, NULL },
     { "chatglm", "ChatGLMModel", false, false, "transformer.encoder.layers", chatglm_top, chatglm_parts, no_fields, chatglm },
 };
@@ -186,7 +203,7 @@ pm_status pm_gguf_arch_config(const struct pm_gguf_arch *a, const struct pm_gguf
         st = put(config, "partial_rotary_factor", json_real((n_rot + 0.5) / d), err);      /* rounded down to n_rot by whoever multiplies */
     }
     if (!st && a->fields != phi2_fields && !json_object_get(config, "rms_norm_eps")) return pm_fail(err, PM_ERR_MISSING, "GGUF: \"%s.attention.layer_norm_rms_epsilon\" is missing", a->name);
-    if (!st && !a->partial && a->extra != chatglm && number_or(m, "rope.dimension_count", d) != d)
+    if (!st && !a->partial && a->extra != chatglm && a->extra != minicpm3 && number_or(m, "rope.dimension_count", d) != d)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"%s.rope.dimension_count\" is %g; this family has %g", a->name, number_or(m, "rope.dimension_count", d), d);
     if (!st && a->fields != longrope_fields && number_or(m, "rope.scaling.attn_factor", 1) != 1)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"%s.rope.scaling.attn_factor\" is %g; this family has 1", a->name, number_or(m, "rope.scaling.attn_factor", 1));

@@ -72,8 +72,13 @@ static pm_status bind_part(struct pm_source *s, struct pm_part *p, unsigned rank
     return PM_OK;
 }
 
+/* Rows that one block gives, without and with padding. */
+static size_t block_rows(const struct pm_part *p) { return p->turned ? p->columns : p->block; }
+static size_t padded_rows(const struct pm_part *p) { return pm_round_up(block_rows(p), p->pad); }
+
 static size_t last_row(const struct pm_part *p)
 {
+    if (p->pad) return p->row0 + (p->rows / padded_rows(p) - 1) * p->stride + p->block - 1;
     size_t i = p->rows - 1;
     return p->block ? p->row0 + i / p->block * p->stride + i % p->block : p->row0 + i;
 }
@@ -89,7 +94,7 @@ pm_status pm_plan_slot(struct pm_source *s, struct pm_plan *p, const struct pm_s
         struct pm_part *w = &out->weight[i];
         *w = spec->weight[i];
         size_t total = spec->weight_total && spec->weight_total[i] ? spec->weight_total[i] : last_row(w) + 1;
-        if (spec->k == 1 ? (st = bind_part(s, w, 1, 1, total, spec->because, err)) : (st = bind_part(s, w, 2, total, spec->k, spec->because, err))) return st;
+        if (spec->k == 1 ? (st = bind_part(s, w, 1, 1, total, spec->because, err)) : (st = bind_part(s, w, 2, total, w->columns ? w->columns : spec->k, spec->because, err))) return st;
         n += w->rows;
     }
     for (size_t i = 0; i < spec->n_bias; i++) {
@@ -172,13 +177,36 @@ static pm_status read_matrix(const struct pm_part *p, size_t r0, size_t n, enum 
     return PM_OK;
 }
 
+/* Values in a row that comes out. */
+static size_t row_values(const struct pm_part *p)
+{
+    return p->turned ? p->block : p->tensor->cols;
+}
+
+/* Parts with padding: block by block through memory. */
+static pm_status read_blocks(const struct pm_part *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
+{
+    size_t cols = p->tensor->cols, k = row_values(p), real = block_rows(p), padded = padded_rows(p);
+    float *block = pm_calloc(p->block, cols * sizeof *block, err);
+    pm_status st = block ? PM_OK : PM_ERR_MEMORY;
+    for (size_t i = 0, m; i < n && !st; i += m) {
+        size_t b = (r0 + i) / padded, first = (r0 + i) % padded;
+        m = pm_min_size(n - i, padded - first);
+        if ((st = pm_source_rows(p->tensor, p->row0 + b * p->stride, p->block, block, err)) || (st = check_range(p->tensor, p->row0 + b * p->stride, p->block, block, type, p->scale, err))) break;
+        for (size_t r = first; r < first + m; r++)
+            for (size_t c = 0; c < k; c++) out[(i + r - first) * k + c] = r >= real ? 0 : p->turned ? block[c * cols + r] : block[r * cols + c];
+    }
+    free(block);
+    return st;
+}
+
 #define VECTOR PM_W_COUNT       /* in place of a weight type */
 
 static pm_status read_part(const struct pm_part *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
 {
     bool vector = type == VECTOR;
-    pm_status st = vector ? read_vector(p, r0, n, out, err) : read_matrix(p, r0, n, type, out, err);
-    size_t count = vector ? n : n * p->tensor->cols;
+    pm_status st = vector ? read_vector(p, r0, n, out, err) : p->pad ? read_blocks(p, r0, n, type, out, err) : read_matrix(p, r0, n, type, out, err);
+    size_t count = vector ? n : n * row_values(p);
     if (st || ((p->scale == 0 || p->scale == 1) && p->plus == 0)) return st;
     float scale = p->scale == 0 ? 1 : p->scale;
     for (size_t i = 0; i < count; i++) out[i] = out[i] * scale + p->plus;
@@ -206,7 +234,7 @@ static pm_status read_parts(const struct pm_part *p, size_t n_part, size_t r0, s
 
 pm_status pm_parts_rows(const struct pm_parts *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
 {
-    return read_parts(p->weight, p->n_weight, r0, n, p->weight[0].tensor->cols, type, out, err);
+    return read_parts(p->weight, p->n_weight, r0, n, row_values(&p->weight[0]), type, out, err);
 }
 
 pm_status pm_parts_vector(const struct pm_parts *p, size_t n, float *out, pm_error *err)
@@ -222,7 +250,7 @@ pm_status pm_parts_bias(const struct pm_parts *p, size_t n, float *out, pm_error
 bool pm_parts_plain_q4_0(const struct pm_parts *p)
 {
     for (size_t i = 0; i < p->n_weight; i++)
-        if (p->weight[i].tensor->type != PM_ROW_Q4_0 || p->weight[i].plus != 0 || (p->weight[i].scale != 0 && p->weight[i].scale != 1)) return false;
+        if (p->weight[i].tensor->type != PM_ROW_Q4_0 || p->weight[i].pad || p->weight[i].plus != 0 || (p->weight[i].scale != 0 && p->weight[i].scale != 1)) return false;
     return true;
 }
 

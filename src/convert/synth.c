@@ -21,7 +21,67 @@ struct shape {
     bool tied, qkv_bias, qk_norm;
     double theta;
     float eps;
+    /* what only some have */
+    bool o_bias, down_bias;
+    uint32_t n_rot;             /* 0: d_head */
+    uint32_t window;
+    struct pm_rope_desc rope;   /* kind, switch_ctx, factor, scale (0: 1); the rest follows */
+    float embed_scale;          /* 0: 1 */
+    void (*differ)(struct pm_desc *d);  /* sets what is not Llama's, or NULL */
+    struct pm_mla_desc mla;     /* of models with latent attention; n_kv is 1 and d_head d_nope + d_rope */
 };
+
+/* ---- what is not Llama's ---- */
+
+static void gemma(struct pm_desc *d)
+{
+    d->embed_scale = (float)sqrt((double)d->n_embd);
+    for (uint32_t i = 0; i < d->n_layer; i++) d->layer[i].act = PM_ACT_GELU;
+}
+
+static void gemma2(struct pm_desc *d)
+{
+    gemma(d);
+    d->logit_softcap = 30;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        d->layer[i].post_norms = true;
+        d->layer[i].attn_softcap = 50;
+        d->layer[i].window = i % 2 ? 0 : 4096;
+    }
+}
+
+static void gemma3(struct pm_desc *d)
+{
+    gemma(d);
+    d->n_rope = 2;
+    d->rope[1] = d->rope[0];
+    d->rope[1].theta = 1e4;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        bool window = (i + 1) % 6 != 0;
+        d->layer[i].post_norms = true;
+        d->layer[i].window = window ? 512 : 0;
+        d->layer[i].rope = window;
+    }
+}
+
+static void phi2(struct pm_desc *d)
+{
+    d->norm = PM_NORM_LAYER;
+    d->head.bias = true;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        struct pm_layer_desc *l = &d->layer[i];
+        l->parallel = true;
+        l->ffn = PM_FFN_MLP;
+        l->act = PM_ACT_GELU;
+        l->gate_up.n = l->n_ff;
+        l->qkv.bias = l->o.bias = l->gate_up.bias = l->down.bias = true;
+    }
+}
+
+static void smollm3(struct pm_desc *d)
+{
+    for (uint32_t i = 3; i < d->n_layer; i += 4) d->layer[i].rope = -1;
+}
 
 /* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
 static const struct shape shapes[] = {
@@ -36,6 +96,25 @@ static const struct shape shapes[] = {
     { "llama-3.2-1b", 2048, 16, 32, 8, 64, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3.2-3b", 3072, 28, 24, 8, 128, 8192, 128256, 131072, true, false, false, 5e5, 1e-5f },
     { "llama-3-8b", 4096, 32, 32, 8, 128, 14336, 128256, 8192, false, false, false, 5e5, 1e-5f },
+    /* its short and long factors are the same, so its rope is a fixed one */
+    { "minicpm4-0.5b", 1024, 24, 16, 2, 64, 4096, 73448, 32768, true, false, false, 1e4, 1e-5f, .embed_scale = 12 },
+    { "internlm2-1.8b", 2048, 24, 16, 8, 128, 8192, 92544, 32768, false, false, false, 1e6, 1e-5f, .rope = { PM_ROPE_DYNAMIC, .switch_ctx = 32768, .factor = 2 } },
+    { "telechat2-3b", 3072, 24, 24, 24, 128, 6144, 131072, 8192, false, false, false, 1e4, 1e-5f, .o_bias = true, .down_bias = true,
+      .rope = { PM_ROPE_DOUBLING, .switch_ctx = 8192, .factor = 1 } },
+    { "phi3-3.8b", 3072, 32, 32, 32, 96, 8192, 32064, 4096, false, false, false, 1e4, 1e-5f, .window = 2047 },
+    { "phi3-3.8b-128k", 3072, 32, 32, 32, 96, 8192, 32064, 131072, false, false, false, 1e4, 1e-5f,
+      .rope = { PM_ROPE_LONG, .switch_ctx = 4096, .scale = 1.19023807f, .long_scale = 1.19023807f } },
+    { "chatglm3-6b", 4096, 28, 32, 2, 128, 13696, 65024, 8192, false, true, false, 1e4, 1e-5f, .n_rot = 64 },
+    { "gemma-2b", 2048, 18, 8, 1, 256, 16384, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma },
+    { "gemma2-2b", 2304, 26, 8, 4, 256, 9216, 256000, 8192, true, false, false, 1e4, 1e-6f, .differ = gemma2 },
+    { "gemma3-1b", 1152, 26, 4, 1, 256, 6912, 262144, 32768, true, false, true, 1e6, 1e-6f, .differ = gemma3 },
+    { "smollm3-3b", 2048, 36, 16, 4, 128, 11008, 128256, 65536, true, false, false, 5e6, 1e-6f, .differ = smollm3 },
+    { "phi-2", 2560, 32, 32, 32, 80, 10240, 51200, 2048, false, true, false, 1e4, 1e-5f, .n_rot = 32, .differ = phi2 },
+    { "minicpm3-4b", 2560, 62, 40, 1, 96, 6400, 73448, 32768, true, false, false, 1e4, 1e-5f, .n_rot = 32, .embed_scale = 12, .mla = { 768, 256, 64, 32, 64, 1e-6f } },
+    /* every option of the above at once */
+    { "tiny-options", 96, 3, 6, 2, 24, 200, 515, 512, false, true, false, 1e4, 1e-6f, .o_bias = true, .down_bias = true, .n_rot = 12, .window = 40,
+      .rope = { PM_ROPE_LONG, .switch_ctx = 64, .scale = 1.1f, .long_scale = 1.2f }, .embed_scale = 3 },
+    { "tiny-mla", 96, 3, 5, 1, 38, 200, 515, 512, true, false, false, 1e4, 1e-5f, .n_rot = 18, .mla = { 40, 24, 20, 18, 12, 1e-6f } },
 };
 #define N_SHAPE (sizeof shapes / sizeof *shapes)
 #define BLOCK (4u << 20)
@@ -49,7 +128,7 @@ size_t pm_synth_list(const char **names, size_t max)
 struct synth {
     struct pm_writer writer;
     uint64_t rng;
-    double theta;
+    const struct pm_desc *desc;
     uint8_t *block;     /* [BLOCK] */
 };
 
@@ -114,27 +193,47 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
         return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.3f, err);
     float inv_freq[PM_MAX_HEAD_DIM / 2];
-    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(s->theta, (double)i / slot->n));
+    double stretch = slot->id == PM_SLOT_rope_long ? 32 : 1;
+    for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / (stretch * pm_pow(s->desc->rope[slot->index].theta, (double)i / slot->n)));
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
+}
+
+static void make_latent(struct pm_layer_desc *l, const struct shape *sh)
+{
+    const struct pm_mla_desc *m = &sh->mla;
+    l->mixer = PM_MIX_MLA;
+    l->mla = *m;
+    l->qkv = (struct pm_linear_desc){ 0 };
+    l->qkv_a = (struct pm_linear_desc){ .n = m->q_rank + m->kv_rank + m->d_rope, .k = sh->n_embd };
+    l->q_b = (struct pm_linear_desc){ .n = sh->n_head * sh->d_head, .k = m->q_rank };
+    l->k_up = (struct pm_linear_desc){ .n = sh->n_head * (uint32_t)pm_round_up(m->kv_rank, PM_PANEL), .k = m->d_nope };
+    l->v_up = (struct pm_linear_desc){ .n = sh->n_head * (uint32_t)pm_round_up(m->d_v, PM_PANEL), .k = m->kv_rank };
+    l->o.k = sh->n_head * m->d_v;
 }
 
 static pm_status describe(const struct shape *sh, const pm_synth_params *p, const struct pm_dtype_choice *dtype, struct pm_desc *d, pm_error *err)
 {
     uint32_t q = sh->n_head * sh->d_head, kv = sh->n_kv * sh->d_head;
     *d = (struct pm_desc){ .n_layer = sh->n_layer, .n_embd = sh->n_embd, .n_vocab = sh->n_vocab, .n_ctx_max = sh->n_ctx, .norm_eps = sh->eps,
-                           .embed_scale = 1, .n_rope = 1, .rope = { { .n_rot = sh->d_head, .scale = 1 } },
+                           .embed_scale = sh->embed_scale > 0 ? sh->embed_scale : 1, .n_rope = 1, .rope = { sh->rope },
                            .has_weights = true, .tied = sh->tied, .bos_id = -1, .n_eos = 1 };
+    d->rope[0].n_rot = sh->n_rot ? sh->n_rot : sh->d_head;
+    d->rope[0].theta = sh->theta;
+    if (!(d->rope[0].scale > 0)) d->rope[0].scale = 1;
     d->eos_id[0] = (int32_t)sh->n_vocab - 1;
     d->name = pm_strndup(sh->name, strlen(sh->name), err);
     d->family = pm_strndup("synth", 5, err);
     d->dtype = pm_strndup(dtype->name, strlen(dtype->name), err);
     d->layer = pm_calloc(d->n_layer, sizeof *d->layer, err);
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
-                                              .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q },
-                                              .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff } };
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        d->layer[i] = (struct pm_layer_desc){ .n_head = sh->n_head, .n_kv = sh->n_kv, .d_head = sh->d_head, .n_ff = sh->n_ff, .qk_norm = sh->qk_norm, .window = sh->window, .attn_scale = (float)(1 / sqrt((double)sh->d_head)),
+                                              .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q, .bias = sh->o_bias },
+                                              .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff, .bias = sh->down_bias } };
+        if (sh->mla.kv_rank) make_latent(&d->layer[i], sh);
+    }
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
+    if (sh->differ) sh->differ(d);
     pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
     return PM_OK;
 }
@@ -157,7 +256,8 @@ pm_status pm_synth(const pm_synth_params *p, pm_error *err)
         if (strcmp(shapes[i].name, p->model) == 0) sh = &shapes[i];
     if (!sh) {
         struct pm_buf all = { 0 };
-        for (size_t i = 0; i < N_SHAPE; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", shapes[i].name);
+        for (size_t i = 0; i < N_SHAPE && all.len < 140; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", shapes[i].name);
+        pm_buf_printf(&all, NULL, ", ...: %zu in all", N_SHAPE);     /* a message has no room for them all */
         pm_status bad = pm_fail(err, PM_ERR_ARGUMENT, "model \"%.40s\" is not known; known are %s", p->model, all.data ? all.data : "");
         pm_buf_free(&all);
         return bad;
@@ -169,7 +269,7 @@ pm_status pm_synth(const pm_synth_params *p, pm_error *err)
     s.block = st ? NULL : pm_calloc(1, BLOCK, err);
     if (!st && !s.block) st = PM_ERR_MEMORY;
     if (st) goto done;
-    s.theta = sh->theta;
+    s.desc = &d;
     s.writer.provenance = provenance;
     s.writer.on_progress = p->on_progress;
     s.writer.user = p->user;

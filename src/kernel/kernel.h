@@ -52,6 +52,7 @@
 #define PM_QUANT_TINY 1e-30f    /* rows whose absmax is below this are zero */
 #define PM_KV_PAGE 64           /* tokens in a KV page; also the chunk of the softmax */
 #define PM_MAX_HEAD_DIM 256
+#define PM_MAX_LATENT 1024      /* components of a latent key */
 
 struct pm_gemm {
     const void *w;              /* panels */
@@ -164,6 +165,39 @@ struct pm_attend {
 };
 
 /*
+ * ---- latent attention ----
+ * All heads of a layer share one key per token, and its value is the first d_v components of the key: the cache holds it once. The block of one layer:
+ *   [PM_KV_PAGE][d_kp]            d_kp = d_k rounded up to 16; the padding is written as zero
+ *   [PM_KV_PAGE][2]               int8 only, F32: the scale of components 0 .. d_v-1, which models norm, and that of the others, which they do not
+ * in F32, F16, or int8 (scale = absmax/127, value = round_to_even(x * (127/absmax)), tiny rule as above; the scale of no components is 0).
+ *
+ * latent_put: writes the key x[d_k] of one token into slot (0..PM_KV_PAGE-1) of a block; of struct pm_kv_block it uses kind, d_k, d_v, k and k_scale.
+ *
+ * attend_latent: causal attention of n_head query heads for n_tok consecutive tokens of one sequence. Query row (t, h), t < n_tok, h < n_head, is q + t*ldq + h*q_step, already rotated; it
+ * has position p = pos0+t and sees keys 0 .. p. With K[j][i] what is stored, for int8 (float)value * scale, a row's result is that of attend without window and cap for an F32 cache that
+ * holds the keys K[j][0 .. d_k-1] and the values K[j][0 .. d_v-1]. out row is out + t*ldo + h*out_step: d_v values, then zeros up to a multiple of 16.
+ */
+struct pm_attend_latent {
+    enum pm_kv_kind kind;
+    const float *q;
+    size_t ldq, q_step;
+    float *out;
+    size_t ldo, out_step;
+    size_t n_tok, n_head, d_k, d_v;     /* d_v <= d_k <= PM_MAX_LATENT */
+    size_t pos0;
+    float scale;
+    const uint8_t *pool;                /* block of page i: pool + page[i]*page_bytes + block_off */
+    const uint32_t *page;
+    size_t page_bytes, block_off;
+    struct pm_kv_layout layout;
+    float *work;                        /* [pm_latent_work(n_tok * n_head, d_k)], overwritten */
+};
+/* k_scale_off is where the scales lie; v_off and v_scale_off say the same of the values. */
+struct pm_kv_layout pm_kv_latent_layout(enum pm_kv_kind kind, size_t d_k);
+/* Floats of work: a page twice, and two per query row. */
+static inline size_t pm_latent_work(size_t n_rows, size_t d_k) { return 2 * PM_KV_PAGE * ((d_k + 15) / 16 * 16) + 2 * n_rows; }
+
+/*
  * peak_int8 / peak_fma: n rounds of the tier's dot or FMA instruction on registers, as many independent chains as it takes to reach the peak; *ops is what was done, two per
  * product. peak_read: reads `bytes` (multiple of 4096) as fast as one core can, *sum is the sum of its 32-bit words modulo 2^32.
  */
@@ -174,7 +208,7 @@ struct pm_kernels {
 #define PM_KERNEL(name, args) void(*name) args;
 #include "kernel/list.inc"
 #undef PM_KERNEL
-    enum pm_isa served[21];     /* tier that filled kernel i of list.inc */
+    enum pm_isa served[23];     /* tier that filled kernel i of list.inc */
 };
 
 /* Tiers in this binary that this CPU can run, as a mask of 1 << pm_isa. */

@@ -4,6 +4,7 @@
 #include "model/decoder.h"
 
 #include "base/detmath.h"
+#include "model/mla.h"
 
 #include <string.h>
 
@@ -22,26 +23,26 @@ struct ctx {
     size_t ldl;
 };
 
-/* The run that holds row t of the batch, and the row's index in it. */
-static const struct pm_run *run_of(const struct ctx *c, size_t t, size_t *i)
-{
-    const struct pm_run *r = c->runs;
-    while (t >= r->n) t -= (r++)->n;
-    *i = t;
-    return r;
-}
-
 /* ---- embedding and positions ---- */
+
+#define EMBED_KEEP 8    /* tokens whose rows stay mapped */
+
+/* A table that is no head is not kept in memory: each row that is read maps far more than itself. */
+static void forget_rows(const struct pm_linear *l)
+{
+    if (l->sparse) pm_filemap_drop(l->sparse, (size_t)((const uint8_t *)l->w - l->sparse->data), pm_linear_weight_bytes(&l->desc));
+}
 
 static void embed_token(void *ctx, size_t t, int worker)
 {
     (void)worker;
     const struct ctx *c = ctx;
     size_t i;
-    const struct pm_run *r = run_of(c, t, &i);
+    const struct pm_run *r = pm_run_of(c->runs, t, &i);
     float *x = c->e->x + t * c->e->ld_embd;
     pm_linear_row(c->e, c->embed, (size_t)r->ids[i], x);
     for (size_t k = 0; c->embed_scale != 1 && k < c->embed->desc.k; k++) x[k] = x[k] * c->embed_scale;
+    if (t % EMBED_KEEP == EMBED_KEEP - 1) forget_rows(c->embed);
 }
 
 static size_t count_tokens(const struct pm_run *runs, size_t n_runs)
@@ -56,6 +57,7 @@ void pm_decoder_embed(struct pm_exec *e, const struct pm_linear *embed, float sc
     struct ctx c = { .e = e, .embed = embed, .embed_scale = scale, .runs = runs, .n_runs = n_runs };
     pm_pool_name(e->pool, "embed");
     pm_pool_run(e->pool, embed_token, &c, count_tokens(runs, n_runs));
+    forget_rows(embed);
 }
 
 static float *rotation(const struct ctx *c, float *table, size_t rope, size_t t)
@@ -68,7 +70,7 @@ static void position_token(void *ctx, size_t t, int worker)
     (void)worker;
     const struct ctx *c = ctx;
     size_t i;
-    const struct pm_run *r = run_of(c, t, &i);
+    const struct pm_run *r = pm_run_of(c->runs, t, &i);
     for (size_t k = 0; k < c->e->n_rope; k++) {
         const struct pm_rope *rope = &r->ropes->r[k];
         float *cosv = rotation(c, c->e->cos, k, t), *sinv = rotation(c, c->e->sin, k, t);
@@ -91,13 +93,6 @@ void pm_decoder_positions(struct pm_exec *e, const struct pm_run *runs, size_t n
 
 /* ---- attention ---- */
 
-/* Block of the rotation that int8 caches apply to q and k after rope: it leaves q.k as it is and spreads outlier channels. 0 = none. */
-static size_t kv_rotation(enum pm_kv_kind kind, size_t d_head)
-{
-    size_t block = d_head & (~d_head + 1);
-    return kind == PM_KV_KIND_INT8 && block >= 16 ? block : 0;
-}
-
 /* q/k norms, rope, and the new key and value into the cache, for one token. */
 static void place_token(void *ctx, size_t t, int worker)
 {
@@ -106,7 +101,7 @@ static void place_token(void *ctx, size_t t, int worker)
     const struct pm_kernels *k = &c->e->kern;
     const struct pm_layer_desc *d = &c->l->desc;
     size_t i, d_head = d->d_head;
-    const struct pm_run *r = run_of(c, t, &i);
+    const struct pm_run *r = pm_run_of(c->runs, t, &i);
     float *q = c->e->qkv + t * c->e->ld_qkv, *key = q + d->n_head * d_head, *value = key + d->n_kv * d_head;
     if (d->qk_norm) {
         for (size_t h = 0; h < d->n_head; h++) k->rmsnorm(q + h * d_head, q + h * d_head, c->l->q_norm, d_head, c->d->norm_eps);
@@ -115,7 +110,7 @@ static void place_token(void *ctx, size_t t, int worker)
     /* q and k heads lie one after the other, so one call rotates both */
     if (d->rope >= 0)
         k->rope(q, d->n_head + d->n_kv, d_head, r->ropes->r[d->rope].n_rot, rotation(c, c->e->cos, (size_t)d->rope, t), rotation(c, c->e->sin, (size_t)d->rope, t));
-    size_t block = kv_rotation(r->kv->kind, d_head);
+    size_t block = pm_kv_rotation(r->kv->kind, d_head);
     if (block) k->hadamard(q, (d->n_head + d->n_kv) * d_head, block);
     for (size_t h = 0; h < d->n_kv; h++) {
         struct pm_kv_block b = pm_kv_block_at(r->kv, c->layer, h, r->pos0 + i);
@@ -156,12 +151,11 @@ static struct pm_input normed(struct ctx *c, const float *w, const float *b)
     return in;
 }
 
-static void attention(struct ctx *c)
+static void heads(struct ctx *c, const struct pm_input *in)
 {
     struct pm_exec *e = c->e;
     const struct pm_layer *l = c->l;
-    struct pm_input in = normed(c, l->attn_norm, l->attn_norm_bias);
-    pm_linear_forward(e, &l->qkv, &in, c->m_tok, e->qkv, e->ld_qkv, c->layer, PM_SLOT_qkv);
+    pm_linear_forward(e, &l->qkv, in, c->m_tok, e->qkv, e->ld_qkv, c->layer, PM_SLOT_qkv);
     pm_pool_name(e->pool, "rope, cache");
     pm_pool_run(e->pool, place_token, c, c->m_tok);
     c->tile = pm_max_size(1, ATTEND_ROWS / (l->desc.n_head / l->desc.n_kv));
@@ -169,6 +163,15 @@ static void attention(struct ctx *c)
     for (size_t i = 0; i < c->n_runs; i++) tiles += (c->runs[i].n + c->tile - 1) / c->tile;
     pm_pool_name(e->pool, "attention");
     pm_pool_run(e->pool, attend_task, c, tiles * l->desc.n_kv);
+}
+
+static void attention(struct ctx *c)
+{
+    struct pm_exec *e = c->e;
+    const struct pm_layer *l = c->l;
+    struct pm_input in = normed(c, l->attn_norm, l->attn_norm_bias);
+    if (l->desc.mixer == PM_MIX_MLA) pm_mla_forward(e, l, c->layer, &in, c->runs, c->n_runs, c->m_tok);
+    else heads(c, &in);
     in = (struct pm_input){ .prep = PM_PREP_NONE, .x = e->att, .ldx = e->ld_att };
     pm_linear_forward(e, &l->o, &in, c->m_tok, e->y, e->ld_embd, c->layer, PM_SLOT_o);
 }

@@ -22,6 +22,13 @@ struct pm_run {
     size_t pos0, n;
     const int32_t *ids;     /* [n] borrowed, each below n_vocab */
 };
+/* The run that holds row t of the batch, and the row's index in it. */
+static inline const struct pm_run *pm_run_of(const struct pm_run *runs, size_t t, size_t *i)
+{
+    while (t >= runs->n) t -= (runs++)->n;
+    *i = t;
+    return runs;
+}
 
 /* Runs all layers. Afterwards e->x holds one row per token, in the order of the runs. pm_exec_reserve() for the sum of n must have succeeded.
    PM_ABORTED when *e->abort became true between two layers: the caches then hold unfinished positions beyond what they held before. */

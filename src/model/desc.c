@@ -4,7 +4,6 @@
  */
 #include "model/desc.h"
 
-#include "base/mem.h"
 #include "kernel/kernel.h"
 
 #include <math.h>
@@ -42,10 +41,10 @@ size_t pm_linear_scale_count(const struct pm_linear_desc *l)
 
 uint64_t pm_mixer_width(const struct pm_layer_desc *l)
 {
-    return (uint64_t)l->n_head * l->d_head;
+    return (uint64_t)l->n_head * (l->mixer == PM_MIX_MLA ? l->mla.d_v : l->d_head);
 }
 
-static const char *const mixer_names[PM_MIX_COUNT] = { "attention" };
+static const char *const mixer_names[PM_MIX_COUNT] = { "attention", "mla" };
 static const char *const ffn_names[PM_FFN_COUNT] = { "glu", "mlp" };
 static const char *const act_names[PM_ACT_COUNT] = { "silu", "gelu" };
 static const char *const norm_names[PM_NORM_COUNT] = { "rms", "layer" };
@@ -68,10 +67,18 @@ static json_t *layer_to_json(const struct pm_desc *d, const struct pm_layer_desc
 #include "model/tensors.inc"
 #undef PM_VECTOR
 #undef PM_LINEAR
-    return json_pack("{s:{s:s, s:I, s:I, s:I, s:b, s:i, s:I, s:f, s:f}, s:{s:s, s:s, s:I}, s:b, s:b, s:o}", "attn", "kind", mixer_names[l->mixer], "n_head", (json_int_t)l->n_head,
+    json_t *j = json_pack("{s:{s:s, s:I, s:I, s:I, s:b, s:i, s:I, s:f, s:f}, s:{s:s, s:s, s:I}, s:b, s:b, s:o}", "attn", "kind", mixer_names[l->mixer], "n_head", (json_int_t)l->n_head,
                      "n_kv", (json_int_t)l->n_kv, "d_head", (json_int_t)l->d_head, "qk_norm", l->qk_norm, "rope", (int)l->rope, "window", (json_int_t)l->window, "scale",
                      (double)l->attn_scale, "softcap", (double)l->attn_softcap, "ffn", "kind", ffn_names[l->ffn], "act", act_names[l->act], "n_ff", (json_int_t)l->n_ff,
                      "post_norms", l->post_norms, "parallel", l->parallel, "linears", linears);
+    const struct pm_mla_desc *m = &l->mla;
+    if (j && l->mixer == PM_MIX_MLA &&
+        json_object_set_new(json_object_get(j, "attn"), "mla", json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "q_rank", (json_int_t)m->q_rank, "kv_rank", (json_int_t)m->kv_rank, "d_nope",
+                                                                         (json_int_t)m->d_nope, "d_rope", (json_int_t)m->d_rope, "d_v", (json_int_t)m->d_v, "latent_eps", (double)m->latent_eps)) != 0) {
+        json_decref(j);
+        return NULL;
+    }
+    return j;
 }
 
 static json_t *ropes_to_json(const struct pm_desc *d)
@@ -175,6 +182,25 @@ static pm_status read_float(const json_t *j, const char *what, const char *key, 
     return PM_OK;
 }
 
+/* The sizes of latent attention, and what they say about the fields that all mixers have. */
+static pm_status read_mla(const json_t *attn, const char *what, struct pm_layer_desc *l, pm_error *err)
+{
+    char path[64];
+    struct pm_mla_desc *m = &l->mla;
+    const json_t *j = json_object_get(attn, "mla");
+    pm_status st;
+    snprintf(path, sizeof path, "%s.mla", what);
+    if (!json_is_object(j)) return pm_fail(err, PM_ERR_MISSING, "%s is missing", path);
+    if ((st = pm_json_u32(j, path, "q_rank", 1, PM_MAX_EMBD, &m->q_rank, err)) || (st = pm_json_u32(j, path, "kv_rank", 1, PM_MAX_LATENT, &m->kv_rank, err)) ||
+        (st = pm_json_u32(j, path, "d_nope", 1, PM_MAX_HEAD_DIM, &m->d_nope, err)) || (st = pm_json_u32(j, path, "d_rope", 2, PM_MAX_HEAD_DIM, &m->d_rope, err)) ||
+        (st = pm_json_u32(j, path, "d_v", 1, PM_MAX_HEAD_DIM, &m->d_v, err)) || (st = read_float(j, path, "latent_eps", 0, 1, &m->latent_eps, err)))
+        return st;
+    if (pm_latent_width(l) > PM_MAX_LATENT) return pm_fail(err, PM_ERR_LIMIT, "%s.kv_rank %u and d_rope %u: together they may be %d", path, m->kv_rank, m->d_rope, PM_MAX_LATENT);
+    if ((st = expect(l->d_head, (uint64_t)m->d_nope + m->d_rope, what, "d_head", err)) || (st = expect(l->n_kv, 1, what, "n_kv", err))) return st;
+    if (l->qk_norm || l->window || l->attn_softcap > 0) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: qk_norm, window and softcap are not known to this version with kind \"mla\"", what);
+    return PM_OK;
+}
+
 static pm_status read_attn(const json_t *j, const char *what, const struct pm_desc *d, struct pm_layer_desc *l, pm_error *err)
 {
     int mixer;
@@ -191,8 +217,10 @@ static pm_status read_attn(const json_t *j, const char *what, const struct pm_de
     if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s.n_kv %u does not divide n_head %u", what, l->n_kv, l->n_head);
     if (!(rope >= -1 && rope < d->n_rope && rope == floor(rope))) return pm_fail(err, PM_ERR_FORMAT, "%s.rope is %g; the model has %u ropes", what, rope, d->n_rope);
     l->rope = (int32_t)rope;
-    if (l->rope >= 0 && d->rope[l->rope].n_rot > l->d_head)
-        return pm_fail(err, PM_ERR_FORMAT, "ropes[%d].n_rot %u is larger than %s.d_head %u", l->rope, d->rope[l->rope].n_rot, what, l->d_head);
+    if (l->mixer == PM_MIX_MLA && (st = read_mla(j, what, l, err))) return st;
+    uint32_t can_rotate = l->mixer == PM_MIX_MLA ? l->mla.d_rope : l->d_head;
+    if (l->rope >= 0 && d->rope[l->rope].n_rot > can_rotate)
+        return pm_fail(err, PM_ERR_FORMAT, "ropes[%d].n_rot %u is larger than %s.%s %u", l->rope, d->rope[l->rope].n_rot, what, l->mixer == PM_MIX_MLA ? "mla.d_rope" : "d_head", can_rotate);
     return PM_OK;
 }
 
@@ -240,6 +268,7 @@ static pm_status read_layer(const json_t *j, uint32_t i, const struct pm_desc *d
 #include "model/tensors.inc"
 #undef PM_VECTOR
 #undef PM_LINEAR
+    if (l->k_up.bias || l->v_up.bias) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: attn.k_up and attn.v_up cannot have a bias", layer);
     return PM_OK;
 }
 

@@ -14,6 +14,10 @@
  * Rows of the linears:
  *   attn.qkv     q (n_head*d_head), k (n_kv*d_head), v (n_kv*d_head)
  *   ffn.gate_up  gate (n_ff), up (n_ff);  without a gate: up (n_ff)
+ *   attn.qkv_a   query latent (q_rank), key latent (kv_rank), rotated key (d_rope)
+ *   attn.q_b     per head: d_nope, then d_rope rows
+ *   attn.k_up    per head kv_rank rows, padded with zero rows to a multiple of 16; columns d_nope: the transposed k part of the up projection
+ *   attn.v_up    per head d_v rows, padded likewise; columns kv_rank
  *
  * A linear NAME of N rows and K columns; P = ceil(N/16), kp = K rounded up to 64:
  *   NAME.weight   w8: I8 [P][kp/4][16][4];  w4: U8 [P][kp/8][16][4];  f16/bf16: F16/BF16 [P][K][16]
@@ -28,6 +32,7 @@
 #define PM_MODEL_DESC_H
 
 #include "base/json.h"
+#include "base/mem.h"
 
 /* Limits: generous for models that a small machine can run, small enough that no product of two overflows. */
 #define PM_MAX_LAYERS 512
@@ -51,13 +56,26 @@ struct pm_linear_desc {
 };
 
 enum pm_norm_kind { PM_NORM_RMS, PM_NORM_LAYER, PM_NORM_COUNT };
-enum pm_mixer { PM_MIX_ATTENTION, PM_MIX_COUNT };
+enum pm_mixer { PM_MIX_ATTENTION, PM_MIX_MLA, PM_MIX_COUNT };
 enum pm_ffn { PM_FFN_GLU, PM_FFN_MLP, PM_FFN_COUNT };       /* down(act(gate) * up), down(act(up)) */
 enum pm_act { PM_ACT_SILU, PM_ACT_GELU, PM_ACT_COUNT };     /* GELU: the tanh form. GLU has both, MLP only GELU */
 
+/*
+ * Multi-head latent attention (DeepSeek-V2, 2024): per token one latent that all heads share is kept, not keys and values of every head.
+ *   query:  q = q_b( norm(q_a) ), per head d_nope + d_rope values, rope on the latter;  absorbed: [ k_up q_nope | q_rope ], kv_rank + d_rope values
+ *   cache:  [ norm(kv latent) | rope(k) ], kv_rank + d_rope values
+ *   scores between those two; the values are the latent itself; a head's output is v_up times its weighted sum of latents
+ * No bias on the up projections, no qk_norm, window or cap. Both inner norms are RMS norms of latent_eps.
+ */
+struct pm_mla_desc {
+    uint32_t q_rank, kv_rank, d_nope, d_rope, d_v;
+    float latent_eps;
+};
+
 struct pm_layer_desc {
     enum pm_mixer mixer;
-    uint32_t n_head, n_kv, d_head;  /* n_kv divides n_head */
+    uint32_t n_head, n_kv, d_head;  /* n_kv divides n_head. mla: n_kv is 1, d_head is d_nope + d_rope */
+    struct pm_mla_desc mla;         /* of mixer mla */
     bool qk_norm;                   /* RMS norm of every head of q and k before rope */
     int32_t rope;                   /* which of the model's ropes; -1 = none */
     uint32_t window;                /* keys that a query sees, itself included; 0 = all */
@@ -118,6 +136,8 @@ void pm_desc_free(struct pm_desc *d);
 
 /* Width of what the mixer hands to the linear `o`. */
 uint64_t pm_mixer_width(const struct pm_layer_desc *l);
+/* Values that a mla layer caches per token. */
+static inline uint32_t pm_latent_width(const struct pm_layer_desc *l) { return l->mla.kv_rank + l->mla.d_rope; }
 
 /* Bytes of NAME.weight and NAME.scale for a linear that passed the checks. */
 size_t pm_linear_weight_bytes(const struct pm_linear_desc *l);

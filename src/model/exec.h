@@ -14,6 +14,16 @@
 /* Sees the input of every linear before rotation and quantisation: x is [m][ldx], of which k columns count. For calibration. */
 typedef void (*pm_observe_fn)(void *ctx, uint32_t layer, enum pm_slot_id linear, const float *x, size_t m, size_t k, size_t ldx);
 
+/* Packed activations of m tokens, as struct pm_gemm wants them. */
+struct pm_pack {
+    int8_t *a, *a_lo;               /* m*kp bytes each */
+    float *scale;                   /* [m][scales] */
+    int32_t *sum;                   /* [m][scales] */
+};
+/* The largest kp, and scales or sums of a token, of the linears that were seen. */
+struct pm_pack_size { size_t kp, scales; };
+void pm_pack_see(struct pm_pack_size *s, const struct pm_linear_desc *l);
+
 struct pm_exec {
     struct pm_kernels kern;
     struct pm_pool *pool;           /* owned */
@@ -27,14 +37,14 @@ struct pm_exec {
     float *x;                       /* [M][ld_embd]   residual stream */
     float *h;                       /* [M][ld_embd]   normed input */
     float *y;                       /* [M][ld_embd]   output of a block */
-    float *qkv;                     /* [M][ld_qkv] */
-    float *att;                     /* [M][ld_att]    concatenated heads */
+    float *qkv;                     /* [M][ld_qkv]    mla: q */
+    float *att;                     /* [M][ld_att]    concatenated heads; mla: the latents before */
     float *gate_up;                 /* [M][ld_ff] */
     float *cos, *sin;               /* [n_rope][M][ld_rot], ld_rot = n_rot/2 padded */
-    int8_t *a, *a_lo;               /* packed activations, M*kp_max bytes each */
-    float *a_scale;                 /* [M][scales_max] */
-    int32_t *a_sum;                 /* [M][scales_max] */
-    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, kp_max, scales_max;
+    struct pm_pack pack;            /* of M tokens */
+    uint8_t *worker;                /* [threads][worker_bytes] what a task of one thread needs, 64-byte aligned */
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, worker_bytes;
+    struct pm_pack_size pack_size;
 };
 
 pm_status pm_exec_init(struct pm_exec *e, enum pm_isa isa, int n_threads, uint64_t cpu_mask, pm_error *err);
@@ -42,8 +52,8 @@ void pm_exec_free(struct pm_exec *e);
 
 /* Makes room for m tokens of a model with this description. Allocates only when it must grow, or when another shape comes. */
 pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, pm_error *err);
-/* Bytes of scratch for m tokens. */
-size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m);
+/* Bytes of scratch for m tokens with so many threads. */
+size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m, int n_threads);
 
 /* What is done to a row before it is multiplied. All work happens in the row's own memory or in `out`. */
 enum pm_prep {
@@ -73,6 +83,17 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
 
 /* What `pending` says, for one row of n values; `t` its number, rows of y have ldx floats. */
 void pm_pending_add(const struct pm_exec *e, const struct pm_pending *p, size_t t, size_t ldx, float *x, size_t n, float eps);
+
+/* A few rows times panels panel0 .. panel0+n_panel-1 of a linear without bias, all of it on the calling thread; for tasks whose rows are their own. x[m][ldx] is rotated in place when the
+   linear rotates; pack: room for m tokens; y[m][ldy]: 16 values for each panel. */
+struct pm_rows {
+    float *x;
+    size_t ldx, m;
+    float *y;
+    size_t ldy;
+    struct pm_pack pack;
+};
+void pm_linear_rows(struct pm_exec *e, const struct pm_linear *l, size_t panel0, size_t n_panel, const struct pm_rows *r);
 
 /* Row `id` of an embedding table into out[k]. */
 void pm_linear_row(const struct pm_exec *e, const struct pm_linear *l, size_t id, float *out);

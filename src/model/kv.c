@@ -14,10 +14,15 @@
 #define SLACK 16            /* tokens that a timeline may be cut by at any time: drafts that were not accepted */
 #define SYSTEM_PAGE 4096     /* or a multiple: madvise then refuses what is not aligned, and the memory stays */
 
+static struct pm_kv_layout layout_of(const struct pm_layer_desc *l, enum pm_kv_kind kind)
+{
+    return l->mixer == PM_MIX_MLA ? pm_kv_latent_layout(kind, pm_latent_width(l)) : pm_kv_layout_of(kind, l->d_head, l->d_head);
+}
+
 size_t pm_kv_page_bytes(const struct pm_desc *d, enum pm_kv_kind kind)
 {
     size_t sum = 0;
-    for (uint32_t i = 0; i < d->n_layer; i++) sum += d->layer[i].n_kv * pm_kv_layout_of(kind, d->layer[i].d_head, d->layer[i].d_head).block_bytes;
+    for (uint32_t i = 0; i < d->n_layer; i++) sum += d->layer[i].n_kv * layout_of(&d->layer[i], kind).block_bytes;
     return sum;
 }
 
@@ -35,8 +40,9 @@ pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kin
     if (!kv->layer || !kv->page) goto fail;
     for (uint32_t i = 0; i < d->n_layer; i++) {
         const struct pm_layer_desc *l = &d->layer[i];
-        kv->layer[i] = (struct pm_kv_layer){ .layout = pm_kv_layout_of(kind, l->d_head, l->d_head), .off = off, .d_head = l->d_head, .n_kv = l->n_kv,
-                                               .window = l->window };
+        bool mla = l->mixer == PM_MIX_MLA;
+        kv->layer[i] = (struct pm_kv_layer){ .layout = layout_of(l, kind), .off = off, .d_k = mla ? pm_latent_width(l) : l->d_head, .d_v = mla ? l->mla.kv_rank : l->d_head,
+                                             .n_kv = l->n_kv, .window = l->window };
         off += l->n_kv * kv->layer[i].layout.block_bytes;
     }
     for (size_t i = 0; i < kv->n_page; i++) kv->page[i] = (uint32_t)i;
@@ -114,7 +120,7 @@ uint64_t pm_kv_bytes(const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx
         const struct pm_layer_desc *l = &d->layer[i];
         size_t pages = (n_ctx + PM_KV_PAGE - 1) / PM_KV_PAGE;
         if (l->window) pages = pm_min_size(pages, (l->window + n_chunk) / PM_KV_PAGE + 2);
-        sum += (uint64_t)pages * l->n_kv * pm_kv_layout_of(kind, l->d_head, l->d_head).block_bytes;
+        sum += (uint64_t)pages * l->n_kv * layout_of(l, kind).block_bytes;
     }
     return sum;
 }
@@ -123,6 +129,6 @@ struct pm_kv_block pm_kv_block_at(const struct pm_kv *kv, size_t layer, size_t h
 {
     const struct pm_kv_layer *l = &kv->layer[layer];
     uint8_t *b = kv->base + kv->page[pos / PM_KV_PAGE] * kv->page_bytes + l->off + head * l->layout.block_bytes;
-    return (struct pm_kv_block){ .kind = kv->kind, .d_k = l->d_head, .d_v = l->d_head, .k = b, .v = b + l->layout.v_off,
+    return (struct pm_kv_block){ .kind = kv->kind, .d_k = l->d_k, .d_v = l->d_v, .k = b, .v = b + l->layout.v_off,
                                  .k_scale = (float *)(b + l->layout.k_scale_off), .v_scale = (float *)(b + l->layout.v_scale_off) };
 }

@@ -16,7 +16,7 @@ struct pm_kv {
     struct pm_kv_layer {
         struct pm_kv_layout layout;
         size_t off;                 /* of head 0 in a page; head h: + h * layout.block_bytes */
-        size_t d_head, n_kv;
+        size_t d_k, d_v, n_kv;
         size_t window;              /* keys that a query sees; 0 = all */
         size_t released;            /* tokens at the front whose memory was given back, a multiple of PM_KV_PAGE */
     } *layer;                       /* [n_layer], owned */
@@ -36,8 +36,14 @@ bool pm_kv_can_rewind(const struct pm_kv *kv, size_t n);
 void pm_kv_clear(struct pm_kv *kv);
 /* Bytes that n_ctx tokens take at most when they are fed in chunks of n_chunk. */
 uint64_t pm_kv_bytes(const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, size_t n_chunk);
-/* The block of one layer and KV head that holds position pos. */
+/* The block of one layer and KV head that holds position pos; a mla layer has one head, and its block is one for latent_put. */
 struct pm_kv_block pm_kv_block_at(const struct pm_kv *kv, size_t layer, size_t head, size_t pos);
+/* Block of the rotation that int8 caches apply to d values of q and k after rope: it leaves q.k as it is and spreads outlier channels. 0 = none. */
+static inline size_t pm_kv_rotation(enum pm_kv_kind kind, size_t d)
+{
+    size_t block = d & (~d + 1);
+    return kind == PM_KV_KIND_INT8 && block >= 16 ? block : 0;
+}
 /* Bytes of a page. */
 size_t pm_kv_page_bytes(const struct pm_desc *d, enum pm_kv_kind kind);
 

@@ -9,66 +9,75 @@
 #include "model/exec.h"
 
 #include "base/half.h"
+#include "model/mla.h"
 
 #include <string.h>
 
 /* ---- scratch ---- */
 
 struct sizes {
-    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, kp_max, scales_max;
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, worker_bytes;
+    struct pm_pack_size pack;
 };
 
-static void see(struct sizes *s, const struct pm_linear_desc *l)
+void pm_pack_see(struct pm_pack_size *s, const struct pm_linear_desc *l)
 {
     size_t kp = pm_round_up(l->k, PM_K_ALIGN), unit = l->type == PM_W_W4 ? pm_sum_unit_w4(l->group) : l->group ? l->group : kp;
-    s->kp_max = pm_max_size(s->kp_max, kp);
-    s->scales_max = pm_max_size(s->scales_max, pm_units(kp, pm_min_size(unit, l->type == PM_W_W4 ? PM_ACT_UNIT : unit)));
+    s->kp = pm_max_size(s->kp, kp);
+    s->scales = pm_max_size(s->scales, pm_units(kp, pm_min_size(unit, l->type == PM_W_W4 ? PM_ACT_UNIT : unit)));
 }
 
 static struct sizes sizes_of(const struct pm_desc *d)
 {
-    struct sizes s = { .ld_embd = pm_round_up(d->n_embd, 16), .n_rope = d->n_rope, .scales_max = 1 };
+    struct sizes s = { .ld_embd = pm_round_up(d->n_embd, 16), .n_rope = d->n_rope, .pack.scales = 1 };
     for (uint32_t i = 0; i < d->n_rope; i++) s.ld_rot = pm_max_size(s.ld_rot, pm_round_up(d->rope[i].n_rot / 2, 16));
     for (uint32_t i = 0; i < d->n_layer; i++) {
         struct pm_layer_desc *l = &d->layer[i];
-        s.ld_qkv = pm_max_size(s.ld_qkv, pm_round_up(l->qkv.n, 16));
-        s.ld_att = pm_max_size(s.ld_att, pm_round_up(l->o.k, 16));
+        s.ld_qkv = pm_max_size(s.ld_qkv, pm_round_up(pm_max_size(l->qkv.n, l->q_b.n), 16));
+        s.ld_att = pm_max_size(s.ld_att, pm_round_up(pm_max_size(l->o.k, l->qkv_a.n), 16));
+        if (l->mixer == PM_MIX_MLA) s.worker_bytes = pm_max_size(s.worker_bytes, pm_mla_worker_bytes(l));
         s.ld_ff = pm_max_size(s.ld_ff, pm_round_up(l->gate_up.n, 16));
         for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
             const struct pm_linear_desc *linear = pm_layer_linear(l, (enum pm_slot_id)id);
-            if (linear) see(&s, linear);    /* one that the layer does not have is all zero */
+            if (linear && linear->k) pm_pack_see(&s.pack, linear);    /* one that the layer does not have is all zero */
         }
     }
-    see(&s, &d->head);
+    pm_pack_see(&s.pack, &d->head);
     return s;
 }
 
-static size_t bytes_for(const struct sizes *s, size_t m)
+static size_t token_bytes(const struct sizes *s)
 {
-    size_t floats = 3 * s->ld_embd + s->ld_qkv + s->ld_att + s->ld_ff + 2 * s->n_rope * s->ld_rot + 2 * s->scales_max;
-    return m * (floats * sizeof(float) + 2 * s->kp_max) + 16 * 64;
+    size_t floats = 3 * s->ld_embd + s->ld_qkv + s->ld_att + s->ld_ff + 2 * s->n_rope * s->ld_rot + 2 * s->pack.scales;
+    return floats * sizeof(float) + 2 * s->pack.kp;
 }
 
-size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m)
+/* What does not grow with the tokens; the 64s are for alignment. */
+static size_t fixed_bytes(const struct sizes *s, int n_threads)
+{
+    return (size_t)n_threads * s->worker_bytes + 16 * 64;
+}
+
+size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m, int n_threads)
 {
     if (!d->has_weights) return 0;
     struct sizes s = sizes_of(d);
-    return bytes_for(&s, m);
+    return m * token_bytes(&s) + fixed_bytes(&s, n_threads);
 }
 
 pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, pm_error *err)
 {
     struct sizes s = sizes_of(d);
-    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_rot, e->n_rope, e->kp_max, e->scales_max };
+    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_rot, e->n_rope, e->worker_bytes, e->pack_size };
     if (m <= e->m_cap && memcmp(&s, &have, sizeof s) == 0) return PM_OK;
-    size_t bytes;
-    if (!pm_size_mul(m, bytes_for(&s, 1), &bytes)) return pm_fail(err, PM_ERR_LIMIT, "scratch for %zu tokens does not fit into memory addresses", m);
+    size_t bytes, threads = (size_t)pm_pool_threads(e->pool);
+    if (!pm_size_mul(m, token_bytes(&s), &bytes) || !pm_size_add(bytes, fixed_bytes(&s, (int)threads), &bytes)) return pm_fail(err, PM_ERR_LIMIT, "scratch for %zu tokens does not fit into memory addresses", m);
     pm_arena_free(&e->arena);
     e->m_cap = 0;
-    pm_status st = pm_arena_init(&e->arena, bytes_for(&s, m), err);
+    pm_status st = pm_arena_init(&e->arena, bytes, err);
     if (st) return st;
     struct pm_arena *a = &e->arena;
-    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_rot = s.ld_rot, e->n_rope = s.n_rope, e->kp_max = s.kp_max, e->scales_max = s.scales_max;
+    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_rot = s.ld_rot, e->n_rope = s.n_rope, e->worker_bytes = s.worker_bytes, e->pack_size = s.pack;
     e->x = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->h = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->y = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
@@ -77,10 +86,11 @@ pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, 
     e->gate_up = pm_arena_alloc(a, m * s.ld_ff, sizeof(float));
     e->cos = pm_arena_alloc(a, m * s.n_rope * s.ld_rot, sizeof(float));
     e->sin = pm_arena_alloc(a, m * s.n_rope * s.ld_rot, sizeof(float));
-    e->a = pm_arena_alloc(a, m, s.kp_max);
-    e->a_lo = pm_arena_alloc(a, m, s.kp_max);
-    e->a_scale = pm_arena_alloc(a, m * s.scales_max, sizeof(float));
-    e->a_sum = pm_arena_alloc(a, m * s.scales_max, sizeof(int32_t));
+    e->pack.a = pm_arena_alloc(a, m, s.pack.kp);
+    e->pack.a_lo = pm_arena_alloc(a, m, s.pack.kp);
+    e->pack.scale = pm_arena_alloc(a, m * s.pack.scales, sizeof(float));
+    e->pack.sum = pm_arena_alloc(a, m * s.pack.scales, sizeof(int32_t));
+    e->worker = pm_arena_alloc(a, threads, s.worker_bytes);
     e->m_cap = m;
     return PM_OK;
 }
@@ -113,6 +123,7 @@ struct job {
     const struct pm_input *in;
     size_t m, per_chunk, n_panel;
     size_t n_scale, n_sum;      /* per token */
+    struct pm_pack pack;
     struct pm_gemm gemm;
 };
 
@@ -124,6 +135,21 @@ void pm_pending_add(const struct pm_exec *e, const struct pm_pending *p, size_t 
     if (p->post_norm) k->rmsnorm(y, y, p->post_norm, n, eps);
     k->add(x, y, n);
     if (p->y2) k->add(x, p->y2 + t * ldx, n);
+}
+
+/* What follows from the linear: counts, and the gemm but for its output. x: the prepared rows. */
+static void set_up(struct job *j, const float *x, size_t ldx)
+{
+    const struct pm_linear_desc *d = &j->l->desc;
+    size_t kp = pm_linear_kp(d);
+    if (d->type == PM_W_W8) j->n_scale = j->n_sum = d->group ? kp / d->group : 1;
+    if (d->type == PM_W_W4) {
+        j->n_scale = pm_units(kp, PM_ACT_UNIT);
+        j->n_sum = pm_units(kp, pm_sum_unit_w4(d->group));
+    }
+    j->n_panel = pm_linear_panels(d);
+    j->gemm = (struct pm_gemm){ .w = j->l->w, .w_scale = j->l->scale, .bias = j->l->bias, .a = j->pack.a, .a_lo = j->pack.a_lo, .a_scale = j->pack.scale, .a_sum = j->pack.sum, .x = x,
+                                .ldx = ldx, .m = j->m, .k = d->k, .kp = kp, .group = d->group };
 }
 
 static float *prepare_row(const struct job *j, size_t t)
@@ -151,8 +177,8 @@ static void rotate_and_pack(const struct job *j, size_t t, float *x)
     if (d->hadamard) k->hadamard(x, d->k, d->hadamard);
     if (d->type != PM_W_W8 && d->type != PM_W_W4) return;
     size_t stride, off = pm_tile_offset(t, j->m, k->mr, j->gemm.kp, &stride);
-    struct pm_quant q = { .k = d->k, .kp = j->gemm.kp, .group = d->group, .stride = stride, .dst = j->e->a + off, .dst_lo = j->e->a_lo + off,
-                          .scale = j->e->a_scale + t * j->n_scale, .sum = j->e->a_sum + t * j->n_sum };
+    struct pm_quant q = { .k = d->k, .kp = j->gemm.kp, .group = d->group, .stride = stride, .dst = j->pack.a + off, .dst_lo = j->pack.a_lo + off,
+                          .scale = j->pack.scale + t * j->n_scale, .sum = j->pack.sum + t * j->n_sum };
     if (d->type == PM_W_W8) k->quant_q8(&q, x);
     else k->quant_q16(&q, x);
 }
@@ -179,18 +205,23 @@ static void pack_only(void *ctx, size_t chunk, int worker)
     for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, rows + t * j->in->ldx);
 }
 
-static void multiply_chunk(void *ctx, size_t chunk, int worker)
+static void multiply(const struct job *j, size_t p0, size_t p1)
 {
-    (void)worker;
-    const struct job *j = ctx;
     const struct pm_kernels *k = &j->e->kern;
-    size_t p0 = chunk * j->per_chunk, p1 = pm_min_size(j->n_panel, p0 + j->per_chunk);
     switch (j->l->desc.type) {
     case PM_W_W8: k->gemm_w8(&j->gemm, p0, p1); break;
     case PM_W_W4: k->gemm_w4(&j->gemm, p0, p1); break;
     case PM_W_F16: k->gemm_f16(&j->gemm, p0, p1); break;
     default: k->gemm_bf16(&j->gemm, p0, p1); break;
     }
+}
+
+static void multiply_chunk(void *ctx, size_t chunk, int worker)
+{
+    (void)worker;
+    const struct job *j = ctx;
+    size_t p0 = chunk * j->per_chunk;
+    multiply(j, p0, pm_min_size(j->n_panel, p0 + j->per_chunk));
 }
 
 /* Chunks per thread: enough that a slow core does not hold up the others at the end. */
@@ -209,16 +240,11 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
                        enum pm_slot_id id)
 {
     const struct pm_linear_desc *d = &l->desc;
-    struct job j = { .e = e, .l = l, .in = in, .m = m, .n_panel = pm_linear_panels(d) };
-    size_t kp = pm_linear_kp(d);
-    if (d->type == PM_W_W8) j.n_scale = j.n_sum = d->group ? kp / d->group : 1;
-    if (d->type == PM_W_W4) {
-        j.n_scale = pm_units(kp, PM_ACT_UNIT);
-        j.n_sum = pm_units(kp, pm_sum_unit_w4(d->group));
-    }
+    struct job j = { .e = e, .l = l, .in = in, .m = m, .pack = e->pack };
     float *rows = is_norm(in->prep) ? in->out : in->x;
-    j.gemm = (struct pm_gemm){ .w = l->w, .w_scale = l->scale, .bias = l->bias, .a = e->a, .a_lo = e->a_lo, .a_scale = e->a_scale, .a_sum = e->a_sum, .x = rows,
-                               .ldx = in->ldx, .y = y, .ldy = ldy, .m = m, .k = d->k, .kp = kp, .group = d->group };
+    set_up(&j, rows, in->ldx);
+    j.gemm.y = y;
+    j.gemm.ldy = ldy;
     if (e->observe) {
         run_chunks(&j, "prepare", prepare_only, m, 1);
         e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
@@ -227,6 +253,19 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
         run_chunks(&j, "prepare", prepare_chunk, m, 1);
     }
     run_chunks(&j, pm_slot_title(id), multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
+}
+
+void pm_linear_rows(struct pm_exec *e, const struct pm_linear *l, size_t panel0, size_t n_panel, const struct pm_rows *r)
+{
+    struct job j = { .e = e, .l = l, .m = r->m, .pack = r->pack };
+    size_t panels = pm_linear_panels(&l->desc);
+    set_up(&j, r->x, r->ldx);
+    j.gemm.w = (const uint8_t *)l->w + panel0 * (pm_linear_weight_bytes(&l->desc) / panels);     /* so that the first panel's rows come first in y */
+    if (l->scale) j.gemm.w_scale = l->scale + panel0 * (pm_linear_scale_count(&l->desc) / panels);
+    j.gemm.y = r->y;
+    j.gemm.ldy = r->ldy;
+    for (size_t t = 0; t < r->m; t++) rotate_and_pack(&j, t, r->x + t * r->ldx);
+    multiply(&j, 0, n_panel);
 }
 
 /* ---- the embedding table ---- */

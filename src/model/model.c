@@ -101,6 +101,10 @@ static pm_status bind_weights(struct pm_model *m, pm_error *err)
     for (uint32_t i = 0; i < m->desc.n_layer; i++) m->layer[i].desc = m->desc.layer[i];
     pm_status st = pm_desc_walk(&m->desc, bind_slot, m, err);
     if (!st && m->desc.tied) m->embed = m->head;
+    else if (!st) {
+        m->embed.sparse = &m->file.map;
+        pm_filemap_sparse(&m->file.map, (size_t)((const uint8_t *)m->embed.w - m->file.map.data), pm_linear_weight_bytes(&m->desc.embed));
+    }
     return st;
 }
 

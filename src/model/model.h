@@ -14,6 +14,7 @@ struct pm_linear {
     const void *w;          /* panels, in the mapping */
     const float *scale;     /* NULL for float types */
     const float *bias;      /* [N padded to 16] or NULL */
+    const struct pm_filemap *sparse;    /* the mapping that w lies in, when only a row of w is read now and then; else NULL */
 };
 
 struct pm_layer {

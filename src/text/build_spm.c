@@ -202,6 +202,22 @@ static pm_status add_named(struct builder *b, const json_t *j, const char *conte
     return pm_build_added(b, &a, err);
 }
 
+/* Tokens that tokenizer_config.json names by their role. */
+static pm_status add_roles(struct builder *b, const json_t *config, pm_error *err)
+{
+    static const char *const roles[] = { "bos_token", "eos_token", "unk_token", "pad_token" };
+    pm_status st = PM_OK;
+    for (size_t i = 0; i < sizeof roles / sizeof *roles && !st; i++) {
+        const json_t *v = json_object_get(config, roles[i]), *s = json_is_object(v) ? json_object_get(v, "content") : v;
+        int32_t id = json_is_string(s) ? pm_build_find(b, json_string_value(s), json_string_length(s)) : -1;
+        if (id < 0 || (b->tok[id].flags & TOK_ADDED)) continue;
+        struct added a = { .content = json_string_value(s), .len = json_string_length(s), .id = (uint32_t)id, .lstrip = json_is_true(json_object_get(v, "lstrip")),
+                           .rstrip = json_is_true(json_object_get(v, "rstrip")), .single = json_is_true(json_object_get(v, "single_word")), .special = true };
+        st = pm_build_added(b, &a, err);
+    }
+    return st;
+}
+
 static pm_status add_from_files(struct builder *b, const struct pm_tokenizer_source *src, const json_t *config, pm_error *err)
 {
     const json_t *decoder = json_object_get(config, "added_tokens_decoder");
@@ -233,6 +249,38 @@ static pm_status add_from_files(struct builder *b, const struct pm_tokenizer_sou
         }
         json_decref(j);
     }
+    return st ? st : add_roles(b, config, err);
+}
+
+/* A token for templates: a new one, or a mark on the one that the files list. */
+static pm_status add_for_templates(struct builder *b, uint32_t id, const char *content, pm_error *err)
+{
+    size_t i;
+    json_t *j;
+    json_array_foreach(json_object_get(b->config, "added"), i, j)
+        if (json_integer_value(json_object_get(j, "id")) == (json_int_t)id) return json_object_set_new(j, "chat", json_true()) ? pm_fail(err, PM_ERR_MEMORY, "out of memory") : PM_OK;
+    return pm_build_added(b, &(struct added){ .content = content, .len = strlen(content), .id = id, .special = true, .chat = true, .chat_only = true }, err);
+}
+
+static pm_status add_extras(struct builder *b, const struct pm_tokenizer_extras *x, size_t n_piece, pm_error *err)
+{
+    pm_status st = PM_OK;
+    for (size_t i = 0; x->append && x->append[i] && !st; i++) {
+        size_t id = n_piece + i, len = strlen(x->append[i]);
+        bool there = id < b->n && (b->tok[id].flags & TOK_EXISTS), same = there && b->tok[id].len == len && memcmp(b->bytes.data + b->tok[id].off, x->append[i], len) == 0;
+        if (there && !same) return pm_fail(err, PM_ERR_MISMATCH, "tokenizer: id %zu should be \"%s\", but the files give it to another token", id, x->append[i]);
+        st = add_for_templates(b, (uint32_t)id, x->append[i], err);
+    }
+    if (!st) st = pm_build_index(b, err);
+    for (size_t i = 0; x->chat && x->chat[i] && !st; i++) {
+        int32_t id = pm_build_find(b, x->chat[i], strlen(x->chat[i]));
+        if (id >= 0) st = add_for_templates(b, (uint32_t)id, x->chat[i], err);
+    }
+    for (size_t i = 0; x->prefix && x->prefix[i] && !st; i++) {
+        int32_t id = pm_build_find(b, x->prefix[i], strlen(x->prefix[i]));
+        if (id < 0) return pm_fail(err, PM_ERR_MISSING, "tokenizer: token \"%s\" is missing from the vocabulary", x->prefix[i]);
+        json_array_append_new(json_object_get(b->config, "prefix"), json_integer(id));
+    }
     return st;
 }
 
@@ -248,10 +296,12 @@ pm_status pm_build_from_spm(struct builder *b, const struct pm_tokenizer_source 
         if (!config) st = PM_ERR_FORMAT;
     }
     if (!st) st = add_from_files(b, src, config, err);
+    if (!st && src->extras) st = add_extras(b, src->extras, m.n, err);
     if (!st) {
         const json_t *add_bos = json_object_get(config, "add_bos_token"), *add_eos = json_object_get(config, "add_eos_token");
         int32_t bos = pm_build_find(b, "<s>", 3), eos = pm_build_find(b, "</s>", 4);
-        if (bos >= 0 && (!json_is_boolean(add_bos) || json_is_true(add_bos))) json_array_append_new(json_object_get(b->config, "prefix"), json_integer(bos));
+        bool own = src->extras && src->extras->prefix;
+        if (bos >= 0 && !own && (!json_is_boolean(add_bos) || json_is_true(add_bos))) json_array_append_new(json_object_get(b->config, "prefix"), json_integer(bos));
         if (eos >= 0 && json_is_true(add_eos)) json_array_append_new(json_object_get(b->config, "suffix"), json_integer(eos));
     }
     json_decref(config);
@@ -266,7 +316,7 @@ static const char known_pre[] = "qwen2, llama-bpe, smollm, gpt-2, default";
 static pm_status gguf_pre(struct builder *b, const char *pre, pm_error *err)
 {
     if (!pre) return pm_fail(err, PM_ERR_MISSING, "GGUF: tokenizer.ggml.pre is missing, so how the text is cut is not known; convert from the original checkpoint");
-    static const char *const qwen2[] = { "qwen2", "deepseek-r1-qwen", "megrez" }, *const llama3[] = { "llama-bpe", "llama3", "llama-v3", "falcon3" };
+    static const char *const qwen2[] = { "qwen2", "deepseek-r1-qwen", "megrez" }, *const llama3[] = { "llama-bpe", "llama3", "llama-v3", "falcon3", "smaug-bpe" /* SmolLM3's too */ };
     for (size_t i = 0; i < sizeof qwen2 / sizeof *qwen2; i++)
         if (strcmp(pre, qwen2[i]) == 0) {
             pm_status st = pm_build_op(b, "normalizer", json_pack("{s:s}", "op", "nfc"), err);
@@ -281,7 +331,7 @@ static pm_status gguf_pre(struct builder *b, const char *pre, pm_error *err)
         pm_status st = pm_build_split(b, "\\p{N}", "isolated", false, err);
         return st ? st : pm_build_split(b, pm_build_re_gpt2, "isolated", false, err);
     }
-    if (strcmp(pre, "gpt-2") == 0) return pm_build_split(b, pm_build_re_gpt2, "isolated", false, err);
+    if (strcmp(pre, "gpt-2") == 0 || strcmp(pre, "phi-2") == 0) return pm_build_split(b, pm_build_re_gpt2, "isolated", false, err);
     if (strcmp(pre, "default") == 0) {
         static const char *const res[] = { "[\\p{P}\\$\\+<=>\\^~\\|]+", pm_build_re_gpt2, "\\p{N}+", "[0-9][0-9][0-9]" };
         for (size_t i = 0; i < 4; i++) {

@@ -1,8 +1,8 @@
 /*
  * The Jinja that chat templates use: parsing and rendering with limits, equal to Python's jinja2 as transformers configures it (ImmutableSandboxedEnvironment,
- * trim_blocks, lstrip_blocks, extensions loopcontrols and generation, tojson as json.dumps(ensure_ascii=False), raise_exception, strftime_now).
+ * trim_blocks, lstrip_blocks, extensions loopcontrols and generation, tojson as json.dumps(ensure_ascii=False), raise_exception, strftime_now). docs/TEXT.md says what is supported.
  *
- * A template comes from a stranger: nesting depth, number of steps, size of values and of the output are limited, and a breach is an error, never a crash.
+ * A template comes from a stranger: the length of its source, nesting depth, number of steps, size of values and of the output are limited, and a breach is an error, never a crash.
  */
 #ifndef PM_TEXT_JINJA_H
 #define PM_TEXT_JINJA_H
@@ -10,12 +10,15 @@
 #include "base/buf.h"
 #include "base/json.h"
 
-struct pm_jinja_limits {        /* zero fields mean the defaults */
-    size_t max_output;          /* bytes: 16 MiB */
-    size_t max_steps;           /* evaluated nodes: 20 million */
-    size_t max_depth;           /* nesting of expressions, blocks, macro calls: 400 */
-    size_t max_memory;          /* bytes of values: 256 MiB */
-};
+/* The limits, and why they are so: the largest real templates have 20 KB; a conversation of a thousand messages takes some hundred thousand steps; a step is some twenty
+   nanoseconds of work, so that the end comes within half a second; the stack that a nesting of 400 takes fits into 1 MiB. */
+#define PM_JINJA_SOURCE ((size_t)1 << 20)       /* bytes of the template */
+#define PM_JINJA_OUTPUT ((size_t)16 << 20)      /* bytes of the output, and of any text on the way that is put together behind it */
+#define PM_JINJA_STEPS ((size_t)10000000)       /* evaluated nodes, items gone through, a few to 64 bytes of text gone through */
+#define PM_JINJA_DEPTH ((size_t)400)            /* nesting of expressions, blocks, macro calls, values */
+#define PM_JINJA_MEMORY ((size_t)256 << 20)     /* bytes of all values and of the syntax tree */
+
+struct pm_jinja_limits { size_t max_source, max_output, max_steps, max_depth, max_memory; };     /* zero fields mean the defaults above */
 
 struct pm_jinja_params {
     json_t *context;            /* object: the variables; borrowed. A key that is absent is undefined; JSON null is None. */

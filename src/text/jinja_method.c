@@ -1,517 +1,379 @@
 /*
- * Owns: the methods of strings, dicts, lists, loops, cyclers and joiners. What would change a value (append, update, pop, ...) is refused, as the sandbox of
- * transformers refuses it.
+ * Owns: attributes, items and slices of values, and the methods of strings, dicts, lists, ranges, loops and cyclers.
+ *
+ * As in the sandbox of transformers: a.b asks for the attribute and then for the item, a["b"] the other way round, neither fails (the result is undefined), and what would change
+ * a list or a dict (append, update, pop, ...) is undefined too.
  */
 #include "text/jinja_internal.h"
 
 #include "base/mem.h"
 #include "base/utf8.h"
 
-#include <utf8proc.h>
+/* ---- attributes ---- */
 
-static bool is_space(uint32_t c)
+static struct jval loop_field(const struct jloop *l, const struct jstr *name)
 {
-    return (c >= 9 && c <= 13) || (c >= 0x1C && c <= 0x20) || c == 0x85 || c == 0xA0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 || c == 0x202F ||
-           c == 0x205F || c == 0x3000;
+    int64_t n = (int64_t)l->items->n, i = (int64_t)l->i;
+    if (pm_jinja_is(name, "index")) return J_INTV(i + 1);
+    if (pm_jinja_is(name, "index0")) return J_INTV(i);
+    if (pm_jinja_is(name, "revindex")) return J_INTV(n - i);
+    if (pm_jinja_is(name, "revindex0")) return J_INTV(n - i - 1);
+    if (pm_jinja_is(name, "first")) return J_BOOLV(i == 0);
+    if (pm_jinja_is(name, "last")) return J_BOOLV(i == n - 1);
+    if (pm_jinja_is(name, "length")) return J_INTV(n);
+    if (pm_jinja_is(name, "depth")) return J_INTV(l->depth);
+    if (pm_jinja_is(name, "depth0")) return J_INTV(l->depth - 1);
+    if (pm_jinja_is(name, "previtem")) return i ? l->items->v[i - 1] : J_HINT("there is no previous item");
+    if (pm_jinja_is(name, "nextitem")) return i + 1 < n ? l->items->v[i + 1] : J_HINT("there is no next item");
+    return J_MISSING;
 }
 
-static struct jval make(struct jinja *j, const char *s, size_t n) { return pm_jinja_str(j, s, n); }
-
-/* Whether the character belongs to the set that strip() removes. */
-static bool in_set(uint32_t c, const struct jstr *set)
+static struct jval macro_field(struct jinja *j, const struct jmacro *m, const struct jstr *name)
 {
-    if (!set) return is_space(c);
-    for (size_t i = 0, n; i < set->n; i += n)
-        if (pm_utf8_decode(set->s + i, set->n - i, &n) == c) return true;
-    return false;
-}
-
-static struct jstr *text_arg(struct jinja *j, const struct jargs *a, size_t i, const char *name)
-{
-    struct jval v = pm_jinja_arg(a, i, name, J_NONEV);
-    if (v.t == J_NONE) return NULL;
-    if (v.t != J_STR) pm_jinja_fail(j, "%s must be str, not %s", name, pm_jinja_type_name(v));
-    return v.s;
-}
-
-static struct jstr *need_text(struct jinja *j, const struct jargs *a, size_t i, const char *name)
-{
-    struct jstr *s = text_arg(j, a, i, name);
-    if (!s) pm_jinja_fail(j, "%s must be str, not None", name);
-    return s;
-}
-
-static int64_t count_arg(struct jinja *j, const struct jargs *a, size_t i, const char *name)
-{
-    struct jval v = pm_jinja_arg(a, i, name, J_INTV(-1));
-    if (v.t != J_INT) pm_jinja_fail(j, "%s must be an integer, not %s", name, pm_jinja_type_name(v));
-    return v.i;
-}
-
-static struct jval strip(struct jinja *j, const struct jstr *s, const struct jstr *set, bool left, bool right)
-{
-    size_t a = 0, b = s->n, n;
-    pm_jinja_step(j, s->n / 64);
-    while (left && a < b && in_set(pm_utf8_decode(s->s + a, b - a, &n), set)) a += n;
-    while (right && b > a) {
-        size_t p = b - 1;
-        while (p > a && ((uint8_t)s->s[p] & 0xC0) == 0x80) p--;
-        if (!in_set(pm_utf8_decode(s->s + p, b - p, &n), set)) break;
-        b = p;
+    bool explicit_caller = false;
+    struct jval names = pm_jinja_new_list(j, J_TUPLE);
+    for (size_t i = 0; i < m->node->list2.n; i++) {
+        explicit_caller = explicit_caller || pm_jinja_is(m->node->names[i], "caller");
+        pm_jinja_push(j, names.l, J_STRV(m->node->names[i]));
     }
-    return make(j, s->s + a, b - a);
+    if (pm_jinja_is(name, "name")) return m->name ? J_STRV(m->name) : J_NONEV;
+    if (pm_jinja_is(name, "arguments")) return names;
+    if (pm_jinja_is(name, "catch_kwargs")) return J_BOOLV(m->node->uses_kwargs);
+    if (pm_jinja_is(name, "catch_varargs")) return J_BOOLV(m->node->uses_varargs);
+    if (pm_jinja_is(name, "caller")) return J_BOOLV(m->node->uses_caller);
+    if (pm_jinja_is(name, "explicit_caller")) return J_BOOLV(explicit_caller);
+    return J_MISSING;
 }
 
-static struct jval split_words(struct jinja *j, const struct jstr *s, int64_t max, bool from_right)
+struct jval pm_jinja_field(struct jinja *j, struct jval v, const struct jstr *name)
 {
-    struct jval all = pm_jinja_new_list(j, J_LIST);
-    size_t i = 0, n;
-    while (i < s->n) {      /* every word first; the limit is applied after */
-        while (i < s->n && is_space(pm_utf8_decode(s->s + i, s->n - i, &n))) i += n;
-        size_t start = i;
-        while (i < s->n && !is_space(pm_utf8_decode(s->s + i, s->n - i, &n))) i += n;
-        if (i == start) break;
-        pm_jinja_step(j, 1);
-        struct jval span = pm_jinja_new_list(j, J_TUPLE);
-        pm_jinja_push(j, span.l, J_INTV((int64_t)start));
-        pm_jinja_push(j, span.l, J_INTV((int64_t)i));
-        pm_jinja_push(j, all.l, span);
+    struct jval *found;
+    switch (v.t) {
+    case J_LOOP: return loop_field(v.loop, name);
+    case J_MACRO: return macro_field(j, v.m, name);
+    case J_NAMESPACE:
+        found = pm_jinja_dict_find(j, v.d, name->s, name->n);
+        return found ? *found : J_MISSING;
+    case J_CYCLER:
+        if (pm_jinja_is(name, "current")) return v.cycler->items->v[v.cycler->at];
+        if (pm_jinja_is(name, "pos")) return J_INTV((int64_t)v.cycler->at);
+        return J_MISSING;
+    case J_TUPLE:
+        if (v.l->group && pm_jinja_is(name, "grouper")) return v.l->v[0];
+        if (v.l->group && pm_jinja_is(name, "list")) return v.l->v[1];
+        return J_MISSING;
+    case J_RANGE:
+        if (pm_jinja_is(name, "start")) return J_INTV(v.r->start);
+        if (pm_jinja_is(name, "stop")) return J_INTV(v.r->stop);
+        if (pm_jinja_is(name, "step")) return J_INTV(v.r->step);
+        return J_MISSING;
+    case J_BOOL: case J_INT: case J_FLOAT:
+        if (pm_jinja_is(name, "real") || (v.t != J_FLOAT && pm_jinja_is(name, "numerator"))) return v.t == J_BOOL ? J_INTV(v.b) : v;
+        if (pm_jinja_is(name, "imag")) return v.t == J_FLOAT ? J_FLOATV(0.0) : J_INTV(0);
+        if (v.t != J_FLOAT && pm_jinja_is(name, "denominator")) return J_INTV(1);
+        return J_MISSING;
+    default: return J_MISSING;
     }
-    struct jval out = pm_jinja_new_list(j, J_LIST);
-    size_t count = all.l->n, keep = max < 0 || (uint64_t)max >= count ? count : (size_t)max;
-    size_t lo = from_right ? count - keep : 0, hi = from_right ? count : keep;
-    if (from_right && lo > 0) {
-        size_t end = (size_t)all.l->v[lo - 1].l->v[1].i;
-        pm_jinja_push(j, out.l, strip(j, make(j, s->s, end).s, NULL, false, true));
-    }
-    for (size_t k = lo; k < hi; k++) {
-        size_t a = (size_t)all.l->v[k].l->v[0].i, b = (size_t)all.l->v[k].l->v[1].i;
-        pm_jinja_push(j, out.l, make(j, s->s + a, b - a));
-    }
-    if (!from_right && hi < count) {
-        size_t start = (size_t)all.l->v[hi].l->v[0].i;
-        pm_jinja_push(j, out.l, make(j, s->s + start, s->n - start));
-    }
-    return out;
 }
 
-static struct jval split(struct jinja *j, const struct jstr *s, const struct jargs *a, bool from_right)
+static struct jval lacking(struct jval of, const struct jstr *name, int why)
 {
-    struct jstr *sep = text_arg(j, a, 0, "sep");
-    int64_t max = count_arg(j, a, 1, "maxsplit");
-    if (!sep) return split_words(j, s, max, from_right);
-    if (!sep->n) pm_jinja_fail(j, "empty separator");
-    struct jval out = pm_jinja_new_list(j, J_LIST);
-    if (!from_right) {
-        size_t i = 0;
-        for (const char *hit; max != 0 && (hit = memmem(s->s + i, s->n - i, sep->s, sep->n)); max--) {
-            pm_jinja_step(j, 1);
-            pm_jinja_push(j, out.l, make(j, s->s + i, (size_t)(hit - s->s) - i));
-            i = (size_t)(hit - s->s) + sep->n;
-        }
-        pm_jinja_push(j, out.l, make(j, s->s + i, s->n - i));
+    return (struct jval){ .t = J_UNDEFINED, .sub = (uint8_t)why, .of = of.t, .name = name->s };
+}
+
+/* The attribute, J_ABSENT when there is none. */
+static struct jval attribute(struct jinja *j, struct jval v, const struct jstr *name)
+{
+    struct jval found = pm_jinja_field(j, v, name);
+    if (found.t != J_ABSENT) return found;
+    const struct jmethod_def *def = pm_jinja_find_method(v, name);
+    if (!def) return J_MISSING;
+    if (!def->call && !def->params) return lacking(v, name, U_UNSAFE);
+    struct jmethod *m = pm_jinja_alloc(j, sizeof *m);
+    m->self = v;
+    m->def = def;
+    return (struct jval){ .t = J_METHOD, .method = m };
+}
+
+static bool hashable(struct jinja *j, struct jval v)
+{
+    bool ok = true;
+    if (v.t == J_LIST || v.t == J_DICT) return false;
+    if (v.t == J_VIEW) return v.sub == VIEW_VALUES;
+    if (v.t != J_TUPLE) return true;
+    pm_jinja_enter(j);
+    pm_jinja_step(j, v.l->n);
+    for (size_t i = 0; ok && i < v.l->n; i++) ok = hashable(j, v.l->v[i]);
+    pm_jinja_leave(j);
+    return ok;
+}
+
+/* v[key] as Python does it, J_ABSENT where it would raise. */
+static struct jval subscript(struct jinja *j, struct jval v, struct jval key)
+{
+    if (v.t == J_DICT) {
+        struct jval *x = hashable(j, key) ? pm_jinja_dict_get(j, v.d, key) : NULL;
+        return x ? *x : J_MISSING;
+    }
+    if ((key.t != J_INT && key.t != J_BOOL) || (v.t != J_LIST && v.t != J_TUPLE && v.t != J_STR && v.t != J_RANGE)) return J_MISSING;
+    int64_t n = (int64_t)pm_jinja_length(j, v), i = key.t == J_BOOL ? key.b : key.i;
+    if (i < 0) i += n;
+    if (i < 0 || i >= n) return J_MISSING;
+    if (v.t == J_RANGE) return pm_jinja_range_at(v.r, (size_t)i);
+    if (v.t != J_STR) return v.l->v[i];
+    size_t at = pm_jinja_char_at(j, v.s, (size_t)i), used;
+    pm_utf8_decode(v.s->s + at, v.s->n - at, &used);
+    struct jval c = pm_jinja_str(j, v.s->s + at, used);
+    c.s->markup = v.s->markup;
+    return c;
+}
+
+struct jval pm_jinja_attr(struct jinja *j, struct jval v, struct jstr *name)
+{
+    pm_jinja_step(j, 1);
+    if (v.t == J_UNDEFINED) pm_jinja_fail_undefined(j, v);
+    struct jval found = attribute(j, v, name);
+    if (found.t == J_ABSENT) found = subscript(j, v, J_STRV(name));
+    return found.t == J_ABSENT ? lacking(v, name, U_ATTR) : found;
+}
+
+struct jval pm_jinja_item(struct jinja *j, struct jval v, struct jval key)
+{
+    pm_jinja_step(j, 1);
+    if (v.t == J_UNDEFINED) pm_jinja_fail_undefined(j, v);
+    struct jval found = subscript(j, v, key);
+    if (found.t == J_ABSENT && key.t == J_STR) found = attribute(j, v, key.s);
+    if (found.t != J_ABSENT) return found;
+    if (key.t == J_STR) return lacking(v, key.s, U_ATTR);
+    char num[32] = "that key";
+    if (key.t == J_INT) snprintf(num, sizeof num, "%lld", (long long)key.i);
+    char text[100];
+    snprintf(text, sizeof text, "%s object has no element %s", pm_jinja_type_name(v), num);
+    return J_HINT(pm_jinja_text(j, text).s->s);
+}
+
+struct jval pm_jinja_getattr_path(struct jinja *j, struct jval v, struct jval path, struct jval absent)
+{
+    bool replace = absent.t != J_ABSENT && absent.t != J_NONE;
+    if (path.t == J_NONE || path.t == J_ABSENT) return v;
+    if (path.t != J_STR) {
+        v = pm_jinja_item(j, v, path);
+        return replace && v.t == J_UNDEFINED ? absent : v;
+    }
+    for (size_t i = 0; i <= path.s->n;) {
+        const char *dot = memchr(path.s->s + i, '.', path.s->n - i);
+        size_t n = dot ? (size_t)(dot - path.s->s) - i : path.s->n - i;
+        struct jval part = pm_jinja_str(j, path.s->s + i, n);
+        bool large;
+        int64_t index = 0;
+        if (pm_jinja_all(j, part.s, IS_DIGIT) && pm_jinja_parse_int(part.s->s, n, 10, &index, &large) && !large) part = J_INTV(index);
+        v = pm_jinja_item(j, v, part);
+        if (replace && v.t == J_UNDEFINED) v = absent;
+        i += n + 1;
+    }
+    return v;
+}
+
+/* ---- slices ---- */
+
+/* from and to in items, as Python bounds them: a range of a range keeps them even when it is empty. */
+static struct jval slice_range(struct jinja *j, const struct jrange *r, int64_t from, int64_t to, int64_t step, size_t n)
+{
+    struct jrange *out = pm_jinja_alloc(j, sizeof *out);
+    out->start = (int64_t)((uint64_t)r->start + (uint64_t)r->step * (uint64_t)from);
+    out->stop = (int64_t)((uint64_t)r->start + (uint64_t)r->step * (uint64_t)to);
+    out->step = (int64_t)((uint64_t)r->step * (uint64_t)step);
+    out->n = n;
+    return (struct jval){ .t = J_RANGE, .r = out };
+}
+
+static struct jval slice_str(struct jinja *j, const struct jstr *s, int64_t from, int64_t step, size_t n)
+{
+    if (step == 1) {
+        size_t a = pm_jinja_char_at(j, s, (size_t)from), b = pm_jinja_char_at(j, s, (size_t)from + n);
+        struct jval out = pm_jinja_str(j, s->s + a, b - a);
+        out.s->markup = s->markup;
         return out;
     }
-    size_t end = s->n;
-    for (size_t i = s->n + 1; max != 0 && i-- > 0;) {
-        pm_jinja_step(j, 1);
-        if (i + sep->n > end || memcmp(s->s + i, sep->s, sep->n) != 0) continue;
-        pm_jinja_push(j, out.l, make(j, s->s + i + sep->n, end - i - sep->n));
-        end = i;
-        max--;
-        if (i < sep->n) break;
-        i -= sep->n - 1;
+    struct jlist *chars = pm_jinja_iterate(j, (struct jval){ .t = J_STR, .s = (struct jstr *)(uintptr_t)s });
+    struct jstr *out = pm_jinja_alloc(j, sizeof *out + s->n + 1);
+    pm_jinja_step(j, n);
+    for (size_t i = 0; i < n; i++) {
+        const struct jstr *c = chars->v[from + (int64_t)i * step].s;
+        memcpy(out->s + out->n, c->s, c->n);
+        out->n += c->n;
     }
-    pm_jinja_push(j, out.l, make(j, s->s, end));
-    for (size_t k = 0; k < out.l->n / 2; k++) {
-        struct jval t = out.l->v[k];
-        out.l->v[k] = out.l->v[out.l->n - 1 - k];
-        out.l->v[out.l->n - 1 - k] = t;
-    }
-    return out;
+    out->markup = s->markup;
+    return J_STRV(out);
 }
 
-static struct jval splitlines(struct jinja *j, const struct jstr *s, bool keep)
+struct jval pm_jinja_slice(struct jinja *j, struct jval v, const struct jval part[3])
 {
-    struct jval out = pm_jinja_new_list(j, J_LIST);
-    for (size_t i = 0, start = 0; i < s->n;) {
-        size_t n;
-        uint32_t c = pm_utf8_decode(s->s + i, s->n - i, &n);
-        bool end = (c >= 10 && c <= 13) || (c >= 0x1C && c <= 0x1E) || c == 0x85 || c == 0x2028 || c == 0x2029;
-        if (c == '\r' && i + 1 < s->n && s->s[i + 1] == '\n') n = 2;
-        pm_jinja_step(j, 1);
-        i += n;
-        if (end) {
-            pm_jinja_push(j, out.l, make(j, s->s + start, i - start - (keep ? 0 : n)));
-            start = i;
-        } else if (i == s->n) pm_jinja_push(j, out.l, make(j, s->s + start, i - start));
-    }
-    return out;
-}
-
-static struct jval replace(struct jinja *j, const struct jstr *s, const struct jargs *a)
-{
-    struct jstr *from = need_text(j, a, 0, "old"), *to = need_text(j, a, 1, "new");
-    int64_t max = count_arg(j, a, 2, "count");
-    struct pm_buf *b = j->out;
-    size_t start = b->len, i = 0;
-    if (!from->n) {     /* before every character and at the end */
-        for (size_t n; max != 0; max--) {
-            pm_jinja_step(j, 1);
-            pm_jinja_add(j, b, to->s, to->n);
-            if (i >= s->n) break;
-            pm_utf8_decode(s->s + i, s->n - i, &n);
-            pm_jinja_add(j, b, s->s + i, n);
-            i += n;
-        }
-    }
-    for (const char *hit; from->n && max != 0 && (hit = memmem(s->s + i, s->n - i, from->s, from->n)); max--) {
-        pm_jinja_step(j, 1);
-        pm_jinja_add(j, b, s->s + i, (size_t)(hit - s->s) - i);
-        pm_jinja_add(j, b, to->s, to->n);
-        i = (size_t)(hit - s->s) + from->n;
-    }
-    pm_jinja_add(j, b, s->s + i, s->n - i);
-    struct jval out = make(j, b->data ? b->data + start : "", b->len - start);
-    b->len = start;
-    return out;
-}
-
-enum fold { UPPER, LOWER, CAPITALIZE, TITLE, SWAP };
-static struct jval fold(struct jinja *j, const struct jstr *s, enum fold how)
-{
-    struct jstr *out = pm_jinja_alloc(j, sizeof *out + s->n * 3 + 8);
-    bool start = true;
-    pm_jinja_step(j, s->n / 16);
-    for (size_t i = 0, n; i < s->n; i += n) {
-        utf8proc_int32_t c = (utf8proc_int32_t)pm_utf8_decode(s->s + i, s->n - i, &n), up = utf8proc_toupper(c), low = utf8proc_tolower(c);
-        if (c == 0xDF && how == UPPER) {        /* one letter with a longer upper case that is common */
-            memcpy(out->s + out->n, "SS", 2);
-            out->n += 2;
+    if (v.t == J_UNDEFINED) pm_jinja_fail_undefined(j, v);
+    if (v.t != J_STR && v.t != J_LIST && v.t != J_TUPLE && v.t != J_RANGE) pm_jinja_fail(j, v.t == J_DICT ? "unhashable type: 'slice' (a %s)" : "'%s' object is not subscriptable", pm_jinja_type_name(v));
+    int64_t n = (int64_t)pm_jinja_length(j, v), step = 1, bound[2];
+    for (int i = 0; i < 3; i++)
+        if (part[i].t != J_NONE && part[i].t != J_INT && part[i].t != J_BOOL) pm_jinja_fail(j, "slice indices must be integers or None, not %s", pm_jinja_type_name(part[i]));
+    if (part[2].t != J_NONE) step = part[2].t == J_BOOL ? part[2].b : part[2].i;
+    if (step == 0) pm_jinja_fail(j, "slice step cannot be zero");
+    if (step < -INT64_MAX) step = -INT64_MAX;
+    int64_t low = step > 0 ? 0 : -1, high = step > 0 ? n : n - 1;
+    for (int i = 0; i < 2; i++) {
+        if (part[i].t == J_NONE) {
+            bound[i] = (i == 0) == (step > 0) ? low : high;
             continue;
         }
-        bool letter = up != c || low != c, upper = how == UPPER || (how == SWAP && low == c) || ((how == CAPITALIZE || how == TITLE) && start);
-        out->n += pm_utf8_encode((uint32_t)(upper ? up : low), out->s + out->n);
-        start = how == TITLE ? !letter : false;
+        int64_t x = part[i].t == J_BOOL ? part[i].b : part[i].i;
+        if (x < 0) x = x < -n ? low : x + n;
+        if (x < low) x = low;
+        bound[i] = x > high ? high : x;
     }
-    return (struct jval){ .t = J_STR, .s = out };
-}
-
-/* startswith and endswith take a string or a tuple of them. */
-static bool affix(struct jinja *j, const struct jstr *s, struct jval what, bool end)
-{
-    if (what.t == J_TUPLE) {
-        for (size_t i = 0; i < what.l->n; i++)
-            if (affix(j, s, what.l->v[i], end)) return true;
-        return false;
-    }
-    if (what.t != J_STR) pm_jinja_fail(j, "%s first arg must be str or a tuple of str, not %s", end ? "endswith" : "startswith", pm_jinja_type_name(what));
-    return what.s->n <= s->n && memcmp(end ? s->s + s->n - what.s->n : s->s, what.s->s, what.s->n) == 0;
-}
-
-/* Index in characters, or -1. */
-static int64_t find(struct jinja *j, const struct jstr *s, const struct jstr *what, bool last)
-{
-    pm_jinja_step(j, s->n / 64);
-    const char *hit = what->n ? NULL : last ? s->s + s->n : s->s;
-    if (what->n && !last) hit = memmem(s->s, s->n, what->s, what->n);
-    for (size_t i = s->n; what->n && last && !hit && i-- > 0;)
-        if (s->n - i >= what->n && memcmp(s->s + i, what->s, what->n) == 0) hit = s->s + i;
-    if (!hit) return -1;
-    int64_t at = 0;
-    for (const char *p = s->s; p < hit; p++) at += ((uint8_t)*p & 0xC0) != 0x80;
-    return at;
-}
-
-static int64_t count(struct jinja *j, const struct jstr *s, const struct jstr *what)
-{
-    int64_t n = 0;
-    if (!what->n) return (int64_t)pm_jinja_length(j, (struct jval){ .t = J_STR, .s = (struct jstr *)(uintptr_t)s }) + 1;
-    for (const char *p = s->s, *end = s->s + s->n; (p = memmem(p, (size_t)(end - p), what->s, what->n)); p += what->n) n++;
-    return n;
-}
-
-enum kind { K_DIGIT, K_ALPHA, K_ALNUM, K_SPACE, K_UPPER, K_LOWER };
-static bool all_of(const struct jstr *s, enum kind k)
-{
-    bool cased = false;
-    for (size_t i = 0, n; i < s->n; i += n) {
-        uint32_t c = pm_utf8_decode(s->s + i, s->n - i, &n);
-        utf8proc_category_t cat = utf8proc_category((utf8proc_int32_t)c);
-        bool letter = cat >= UTF8PROC_CATEGORY_LU && cat <= UTF8PROC_CATEGORY_LO;
-        bool dig = cat == UTF8PROC_CATEGORY_ND || c == 0xB2 || c == 0xB3 || c == 0xB9 || (c >= 0x2070 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089);
-        bool num = dig || cat == UTF8PROC_CATEGORY_NL || cat == UTF8PROC_CATEGORY_NO;
-        if (cat == UTF8PROC_CATEGORY_LU) cased = cased || k == K_UPPER;
-        if (cat == UTF8PROC_CATEGORY_LL) cased = cased || k == K_LOWER;
-        bool ok = k == K_DIGIT ? dig : k == K_ALPHA ? letter : k == K_ALNUM ? letter || num : k == K_SPACE ? is_space(c)
-                : k == K_UPPER ? cat != UTF8PROC_CATEGORY_LL : cat != UTF8PROC_CATEGORY_LU;
-        if (!ok) return false;
-    }
-    return k == K_UPPER || k == K_LOWER ? cased : s->n > 0;
-}
-
-/* str.format with {} {0} {name} and doubled braces. */
-static struct jval format(struct jinja *j, const struct jstr *s, const struct jargs *a)
-{
-    struct pm_buf *b = j->out;
-    size_t start = b->len, next = 0;
-    for (size_t i = 0; i < s->n; i++) {
-        char c = s->s[i];
-        if ((c == '{' || c == '}') && i + 1 < s->n && s->s[i + 1] == c) {
-            pm_jinja_add(j, b, &c, 1);
-            i++;
-            continue;
-        }
-        if (c == '}') pm_jinja_fail(j, "Single '}' encountered in format string");
-        if (c != '{') {
-            pm_jinja_add(j, b, &c, 1);
-            continue;
-        }
-        const char *end = memchr(s->s + i, '}', s->n - i);
-        if (!end) pm_jinja_fail(j, "Single '{' encountered in format string");
-        struct jstr *name = make(j, s->s + i + 1, (size_t)(end - s->s) - i - 1).s;
-        size_t at = 0;
-        bool digits = name->n > 0 && name->n < 6;
-        for (size_t k = 0; k < name->n; k++) {
-            if (strchr("!:.[", name->s[k])) pm_jinja_fail(j, "the format field \"{%.40s}\" is not supported", name->s);
-            digits = digits && name->s[k] >= '0' && name->s[k] <= '9';
-            at = at * 10 + (size_t)(name->s[k] - '0') % 10;
-        }
-        struct jval v = digits ? pm_jinja_arg(a, at, "", J_UNDEF) : name->n ? pm_jinja_arg(a, SIZE_MAX, name->s, J_UNDEF) : pm_jinja_arg(a, next++, "", J_UNDEF);
-        if (v.t == J_UNDEFINED) pm_jinja_fail(j, "no value for the format field \"{%.40s}\"", name->s);
-        pm_jinja_print(j, b, v);
-        i = (size_t)(end - s->s);
-    }
-    struct jval out = make(j, b->data ? b->data + start : "", b->len - start);
-    b->len = start;
+    int64_t span = step > 0 ? bound[1] - bound[0] : bound[0] - bound[1];
+    size_t count = span > 0 ? (size_t)((span - 1) / (step > 0 ? step : -step)) + 1 : 0;
+    if (v.t == J_RANGE) return slice_range(j, v.r, bound[0], bound[1], step, count);
+    if (v.t == J_STR) return slice_str(j, v.s, count ? bound[0] : 0, count ? step : 1, count);
+    struct jval out = pm_jinja_new_list(j, v.t);
+    pm_jinja_step(j, count / 4);
+    for (size_t i = 0; i < count; i++) pm_jinja_push(j, out.l, v.l->v[bound[0] + (int64_t)i * step]);
     return out;
 }
 
-static struct jval join(struct jinja *j, const struct jstr *sep, struct jval items)
+/* ---- methods of dicts, lists, ranges, loops, cyclers ---- */
+
+#define METHOD(name) static struct jval name(struct jinja *j, struct jval self, const struct jval *p, const struct jargs *a)
+#define UNUSED (void)j, (void)self, (void)p, (void)a
+
+static struct jval view(struct jval self, int what)
 {
-    struct jlist *l = pm_jinja_iterate(j, items);
-    struct pm_buf *b = j->out;
-    size_t start = b->len;
-    for (size_t i = 0; i < l->n; i++) {
-        if (l->v[i].t != J_STR) pm_jinja_fail(j, "sequence item %zu: expected str instance, %s found", i, pm_jinja_type_name(l->v[i]));
-        if (i) pm_jinja_add(j, b, sep->s, sep->n);
-        pm_jinja_add(j, b, l->v[i].s->s, l->v[i].s->n);
-    }
-    struct jval out = make(j, b->data ? b->data + start : "", b->len - start);
-    b->len = start;
-    return out;
+    return (struct jval){ .t = J_VIEW, .sub = (uint8_t)what, .d = self.d };
 }
 
-static struct jval partition(struct jinja *j, const struct jstr *s, const struct jstr *sep, bool last)
+METHOD(dict_keys) { UNUSED; return view(self, VIEW_KEYS); }
+METHOD(dict_values) { UNUSED; return view(self, VIEW_VALUES); }
+METHOD(dict_items) { UNUSED; return view(self, VIEW_ITEMS); }
+
+METHOD(dict_get)
 {
-    struct jval out = pm_jinja_new_list(j, J_TUPLE);
-    const char *hit = NULL;
-    if (!sep->n) pm_jinja_fail(j, "empty separator");
-    if (!last) hit = memmem(s->s, s->n, sep->s, sep->n);
-    for (size_t i = s->n; last && !hit && i-- > 0;)
-        if (s->n - i >= sep->n && memcmp(s->s + i, sep->s, sep->n) == 0) hit = s->s + i;
-    size_t at = hit ? (size_t)(hit - s->s) : last ? 0 : s->n;
-    pm_jinja_push(j, out.l, make(j, s->s, hit || !last ? at : 0));
-    pm_jinja_push(j, out.l, make(j, hit ? sep->s : "", hit ? sep->n : 0));
-    pm_jinja_push(j, out.l, hit ? make(j, hit + sep->n, s->n - at - sep->n) : make(j, s->s, last ? s->n : 0));
-    return out;
+    UNUSED;
+    struct jval *v = pm_jinja_dict_get(j, self.d, p[0]);
+    return v ? *v : pm_jinja_or(p[1], J_NONEV);
 }
 
-static struct jval fill(struct jinja *j, const struct jstr *s, const struct jargs *a, int side, char with)
+METHOD(dict_copy)
 {
-    struct jval width = pm_jinja_arg(a, 0, "width", J_UNDEF), pad = pm_jinja_arg(a, 1, "fillchar", pm_jinja_str(j, &with, 1));
-    int64_t n = (int64_t)pm_jinja_length(j, (struct jval){ .t = J_STR, .s = (struct jstr *)(uintptr_t)s });
-    if (width.t != J_INT || pad.t != J_STR || width.i > 1 << 20) pm_jinja_fail(j, "a width is needed");
-    int64_t room = width.i > n ? width.i - n : 0, left = side < 0 ? 0 : side > 0 ? room : room / 2 + (room & width.i & 1);
-    struct pm_buf *b = j->out;
-    size_t start = b->len, from = 0;
-    if (with == '0' && s->n && (s->s[0] == '-' || s->s[0] == '+')) {        /* zfill keeps the sign in front */
-        pm_jinja_add(j, b, s->s, 1);
-        from = 1;
-    }
-    for (int64_t i = 0; i < left; i++) pm_jinja_add(j, b, pad.s->s, pad.s->n);
-    pm_jinja_add(j, b, s->s + from, s->n - from);
-    for (int64_t i = left; i < room; i++) pm_jinja_add(j, b, pad.s->s, pad.s->n);
-    struct jval out = make(j, b->data ? b->data + start : "", b->len - start);
-    b->len = start;
-    return out;
-}
-
-#define METHOD(id, text) id,
-enum str_method {
-#define STR_METHODS(X) X(M_STRIP, "strip") X(M_LSTRIP, "lstrip") X(M_RSTRIP, "rstrip") X(M_SPLIT, "split") X(M_RSPLIT, "rsplit") X(M_SPLITLINES, "splitlines") \
-    X(M_STARTSWITH, "startswith") X(M_ENDSWITH, "endswith") X(M_UPPER, "upper") X(M_LOWER, "lower") X(M_TITLE, "title") X(M_CAPITALIZE, "capitalize") X(M_SWAPCASE, "swapcase") \
-    X(M_REPLACE, "replace") X(M_FIND, "find") X(M_RFIND, "rfind") X(M_INDEX, "index") X(M_RINDEX, "rindex") X(M_COUNT, "count") X(M_JOIN, "join") X(M_FORMAT, "format") \
-    X(M_ISDIGIT, "isdigit") X(M_ISNUMERIC, "isnumeric") X(M_ISDECIMAL, "isdecimal") X(M_ISALPHA, "isalpha") X(M_ISALNUM, "isalnum") X(M_ISSPACE, "isspace") X(M_ISUPPER, "isupper") \
-    X(M_ISLOWER, "islower") X(M_REMOVEPREFIX, "removeprefix") X(M_REMOVESUFFIX, "removesuffix") X(M_PARTITION, "partition") X(M_RPARTITION, "rpartition") X(M_ZFILL, "zfill") \
-    X(M_LJUST, "ljust") X(M_RJUST, "rjust") X(M_CENTER, "center")
-    STR_METHODS(METHOD) M_STR_COUNT
-};
-#undef METHOD
-#define METHOD(id, text) text,
-static const char *const str_methods[] = { STR_METHODS(METHOD) };
-static const char *const dict_methods[] = { "get", "items", "keys", "values", "copy", "update", "pop", "popitem", "setdefault", "clear" };
-static const char *const list_methods[] = { "index", "count", "append", "extend", "insert", "pop", "remove", "sort", "reverse", "clear", "copy" };
-
-static int lookup(const char *const *names, size_t n, const struct jstr *name)
-{
-    for (size_t i = 0; i < n; i++)
-        if (pm_jinja_is(name, names[i])) return (int)i;
-    return -1;
-}
-#define LOOKUP(list, name) lookup(list, sizeof list / sizeof *list, name)
-
-bool pm_jinja_has_method(struct jval self, const struct jstr *name)
-{
-    if (self.t == J_STR) return LOOKUP(str_methods, name) >= 0;
-    if (self.t == J_DICT) return LOOKUP(dict_methods, name) >= 0;
-    if (self.t == J_LIST) return LOOKUP(list_methods, name) >= 0;
-    if (self.t == J_TUPLE) return LOOKUP(list_methods, name) >= 0 && LOOKUP(list_methods, name) < 2;
-    if (self.t == J_CYCLER) return pm_jinja_is(name, "next") || pm_jinja_is(name, "reset");
-    return false;
-}
-
-static struct jval str_method(struct jinja *j, struct jval self, const struct jstr *name, const struct jargs *a)
-{
-    const struct jstr *s = self.s;
-    int m = LOOKUP(str_methods, name);
-    struct jstr *t;
-    int64_t at;
-    switch (m) {
-    case M_STRIP: return strip(j, s, text_arg(j, a, 0, "chars"), true, true);
-    case M_LSTRIP: return strip(j, s, text_arg(j, a, 0, "chars"), true, false);
-    case M_RSTRIP: return strip(j, s, text_arg(j, a, 0, "chars"), false, true);
-    case M_SPLIT: return split(j, s, a, false);
-    case M_RSPLIT: return split(j, s, a, true);
-    case M_SPLITLINES: return splitlines(j, s, pm_jinja_truth(pm_jinja_arg(a, 0, "keepends", J_BOOLV(false))));
-    case M_STARTSWITH: return J_BOOLV(affix(j, s, pm_jinja_arg(a, 0, "prefix", J_UNDEF), false));
-    case M_ENDSWITH: return J_BOOLV(affix(j, s, pm_jinja_arg(a, 0, "suffix", J_UNDEF), true));
-    case M_UPPER: return fold(j, s, UPPER);
-    case M_LOWER: return fold(j, s, LOWER);
-    case M_TITLE: return fold(j, s, TITLE);
-    case M_CAPITALIZE: return fold(j, s, CAPITALIZE);
-    case M_SWAPCASE: return fold(j, s, SWAP);
-    case M_REPLACE: return replace(j, s, a);
-    case M_FIND: case M_RFIND: return J_INTV(find(j, s, need_text(j, a, 0, "sub"), m == M_RFIND));
-    case M_INDEX: case M_RINDEX:
-        at = find(j, s, need_text(j, a, 0, "sub"), m == M_RINDEX);
-        if (at < 0) pm_jinja_fail(j, "substring not found");
-        return J_INTV(at);
-    case M_COUNT: return J_INTV(count(j, s, need_text(j, a, 0, "sub")));
-    case M_JOIN: return join(j, s, pm_jinja_arg(a, 0, "iterable", J_UNDEF));
-    case M_FORMAT: return format(j, s, a);
-    case M_ISDIGIT: case M_ISNUMERIC: case M_ISDECIMAL: return J_BOOLV(all_of(s, K_DIGIT));
-    case M_ISALPHA: return J_BOOLV(all_of(s, K_ALPHA));
-    case M_ISALNUM: return J_BOOLV(all_of(s, K_ALNUM));
-    case M_ISSPACE: return J_BOOLV(all_of(s, K_SPACE));
-    case M_ISUPPER: return J_BOOLV(all_of(s, K_UPPER));
-    case M_ISLOWER: return J_BOOLV(all_of(s, K_LOWER));
-    case M_REMOVEPREFIX:
-        t = need_text(j, a, 0, "prefix");
-        return t->n <= s->n && memcmp(s->s, t->s, t->n) == 0 ? make(j, s->s + t->n, s->n - t->n) : self;
-    case M_REMOVESUFFIX:
-        t = need_text(j, a, 0, "suffix");
-        return t->n && t->n <= s->n && memcmp(s->s + s->n - t->n, t->s, t->n) == 0 ? make(j, s->s, s->n - t->n) : self;
-    case M_PARTITION: return partition(j, s, need_text(j, a, 0, "sep"), false);
-    case M_RPARTITION: return partition(j, s, need_text(j, a, 0, "sep"), true);
-    case M_ZFILL: return fill(j, s, a, 1, '0');
-    case M_LJUST: return fill(j, s, a, -1, ' ');
-    case M_RJUST: return fill(j, s, a, 1, ' ');
-    case M_CENTER: return fill(j, s, a, 0, ' ');
-    default: pm_jinja_fail(j, "'str' object has no attribute '%.40s'", name->s);
-    }
-}
-
-static struct jval dict_method(struct jinja *j, struct jval self, const struct jstr *name, const struct jargs *a)
-{
-    struct jval out = pm_jinja_new_list(j, J_LIST);
+    UNUSED;
+    struct jval out = pm_jinja_new_dict(j);
     pm_jinja_step(j, self.d->n);
-    switch (LOOKUP(dict_methods, name)) {
-    case 0: {
-        if (!a->n) pm_jinja_fail(j, "get expected at least 1 argument, got 0");
-        struct jval *v = pm_jinja_dict_get(j, self.d, a->v[0]);
-        return v ? *v : pm_jinja_arg(a, 1, "default", J_NONEV);
-    }
-    case 1:
-        for (size_t i = 0; i < self.d->n; i++) {
-            struct jval pair = pm_jinja_new_list(j, J_TUPLE);
-            pm_jinja_push(j, pair.l, self.d->k[i]);
-            pm_jinja_push(j, pair.l, self.d->v[i]);
-            pm_jinja_push(j, out.l, pair);
-        }
-        return out;
-    case 2:
-        for (size_t i = 0; i < self.d->n; i++) pm_jinja_push(j, out.l, self.d->k[i]);
-        return out;
-    case 3:
-        for (size_t i = 0; i < self.d->n; i++) pm_jinja_push(j, out.l, self.d->v[i]);
-        return out;
-    case 4:
-        out = pm_jinja_new_dict(j);
-        for (size_t i = 0; i < self.d->n; i++) pm_jinja_dict_set(j, out.d, self.d->k[i], self.d->v[i]);
-        return out;
-    default: pm_jinja_fail(j, "access to attribute '%.40s' of 'dict' object is unsafe.", name->s);
-    }
+    for (size_t i = 0; i < self.d->n; i++) pm_jinja_dict_set(j, out.d, self.d->k[i], self.d->v[i]);
+    return out;
 }
 
-static struct jval list_method(struct jinja *j, struct jval self, const struct jstr *name, const struct jargs *a)
+METHOD(dict_fromkeys)
 {
-    struct jval x = pm_jinja_arg(a, 0, "value", J_UNDEF), out;
+    UNUSED;
+    struct jval out = pm_jinja_new_dict(j);
+    struct jlist *keys = pm_jinja_iterate(j, p[0]);
+    pm_jinja_step(j, keys->n);
+    for (size_t i = 0; i < keys->n; i++) pm_jinja_dict_set(j, out.d, keys->v[i], pm_jinja_or(p[1], J_NONEV));
+    return out;
+}
+
+METHOD(list_index)
+{
+    UNUSED;
+    struct jlist *l = pm_jinja_iterate(j, self);
+    int64_t n = (int64_t)l->n, from = p[1].t == J_ABSENT ? 0 : pm_jinja_whole(j, p[1], "start"), to = p[2].t == J_ABSENT ? n : pm_jinja_whole(j, p[2], "stop");
+    if (from < 0) from = from < -n ? 0 : from + n;
+    if (to < 0) to += n;
+    for (int64_t i = from; i < n && i < to; i++)
+        if (pm_jinja_equal(j, l->v[i], p[0])) return J_INTV(i);
+    pm_jinja_fail(j, "the value is not in the %s", pm_jinja_type_name(self));
+}
+
+METHOD(list_count)
+{
+    UNUSED;
+    struct jlist *l = pm_jinja_iterate(j, self);
     int64_t n = 0;
-    switch (LOOKUP(list_methods, name)) {
-    case 0:
-        for (size_t i = 0; i < self.l->n; i++)
-            if (pm_jinja_equal(j, self.l->v[i], x)) return J_INTV((int64_t)i);
-        pm_jinja_fail(j, "value is not in list");
-    case 1:
-        for (size_t i = 0; i < self.l->n; i++) n += pm_jinja_equal(j, self.l->v[i], x);
-        return J_INTV(n);
-    case 10:
-        out = pm_jinja_new_list(j, J_LIST);
-        for (size_t i = 0; i < self.l->n; i++) pm_jinja_push(j, out.l, self.l->v[i]);
-        return out;
-    default: pm_jinja_fail(j, "access to attribute '%.40s' of 'list' object is unsafe.", name->s);
-    }
+    for (size_t i = 0; i < l->n; i++) n += pm_jinja_equal(j, l->v[i], p[0]);
+    return J_INTV(n);
 }
 
-static struct jval loop_method(struct jinja *j, struct jloop *l, const struct jstr *name, const struct jargs *a)
+METHOD(list_copy)
 {
-    if (pm_jinja_is(name, "cycle")) {
-        if (!a->n) pm_jinja_fail(j, "no items for cycling given");
-        return a->v[l->i % a->n];
-    }
+    UNUSED;
+    return pm_jinja_slice(j, self, (const struct jval[]){ J_NONEV, J_NONEV, J_NONEV });
+}
+
+METHOD(loop_cycle)
+{
+    UNUSED;
+    if (a->nk) pm_jinja_fail(j, "cycle() got an unexpected keyword argument '%s'", pm_jinja_snip(j, a->kname[0]->s, a->kname[0]->n));
+    if (!a->n) pm_jinja_fail(j, "no items for cycling given");
+    return a->v[self.loop->i % a->n];
+}
+
+METHOD(loop_changed)
+{
+    UNUSED;
     struct jval now = pm_jinja_new_list(j, J_TUPLE);
+    struct jloop *l = self.loop;
+    if (a->nk) pm_jinja_fail(j, "changed() got an unexpected keyword argument '%s'", pm_jinja_snip(j, a->kname[0]->s, a->kname[0]->n));
     for (size_t i = 0; i < a->n; i++) pm_jinja_push(j, now.l, a->v[i]);
     bool changed = !l->has_changed || !pm_jinja_equal(j, l->last_changed, now);
+    if (changed) l->last_changed = now;
     l->has_changed = true;
-    l->last_changed = now;
     return J_BOOLV(changed);
 }
 
-struct jval pm_jinja_method(struct jinja *j, struct jval self, const struct jstr *name, const struct jargs *a)
+METHOD(cycler_next)
 {
+    UNUSED;
+    struct jcycler *c = self.cycler;
+    struct jval v = c->items->v[c->at];
+    c->at = (c->at + 1) % c->items->n;
+    return v;
+}
+
+METHOD(cycler_reset)
+{
+    UNUSED;
+    self.cycler->at = 0;
+    return J_NONEV;
+}
+
+#define DICT (1u << J_DICT)
+#define LIST (1u << J_LIST)
+#define ARRAY (LIST | 1u << J_TUPLE | 1u << J_RANGE)
+#define NUMBER (1u << J_BOOL | 1u << J_INT | 1u << J_FLOAT)
+static const struct jmethod_def methods[] = {
+    { DICT, "get", "/key default?", dict_get }, { DICT, "items", "/", dict_items }, { DICT, "keys", "/", dict_keys }, { DICT, "values", "/", dict_values }, { DICT, "copy", "/", dict_copy },
+    { DICT | 1u << J_FUNC, "fromkeys", "/iterable value?", dict_fromkeys },
+    { DICT, "clear", NULL, NULL }, { DICT, "pop", NULL, NULL }, { DICT, "popitem", NULL, NULL }, { DICT, "setdefault", NULL, NULL }, { DICT, "update", NULL, NULL },
+    { ARRAY, "index", "/value start? stop?", list_index }, { ARRAY, "count", "/value", list_count }, { LIST, "copy", "/", list_copy },
+    { LIST, "append", NULL, NULL }, { LIST, "clear", NULL, NULL }, { LIST, "pop", NULL, NULL }, { LIST, "reverse", NULL, NULL }, { LIST, "insert", NULL, NULL }, { LIST, "sort", NULL, NULL },
+    { LIST, "extend", NULL, NULL }, { LIST, "remove", NULL, NULL },
+    { 1u << J_LOOP, "cycle", NULL, loop_cycle }, { 1u << J_LOOP, "changed", NULL, loop_changed }, { 1u << J_CYCLER, "next", "", cycler_next }, { 1u << J_CYCLER, "reset", "", cycler_reset },
+    { NUMBER, "as_integer_ratio", "", NULL }, { NUMBER, "conjugate", "", NULL }, { NUMBER & ~(1u << J_FLOAT), "bit_length", "", NULL }, { NUMBER & ~(1u << J_FLOAT), "bit_count", "", NULL },
+    { NUMBER & ~(1u << J_FLOAT), "to_bytes", "", NULL }, { NUMBER & ~(1u << J_FLOAT), "from_bytes", "", NULL }, { 1u << J_FLOAT, "is_integer", "", NULL }, { 1u << J_FLOAT, "hex", "", NULL },
+    { 1u << J_FLOAT, "fromhex", "", NULL },
+};
+
+const struct jmethod_def *pm_jinja_find_method(struct jval self, const struct jstr *name)
+{
+    if (self.t == J_STR) return pm_jinja_find_str_method(name);
+    if (self.t == J_FUNC && strcmp(self.func->name, "dict") != 0) return NULL;
+    for (size_t i = 0; i < sizeof methods / sizeof *methods; i++)
+        if ((methods[i].types >> self.t & 1) && pm_jinja_is(name, methods[i].name)) return &methods[i];
+    return NULL;
+}
+
+struct jval pm_jinja_method(struct jinja *j, struct jval self, const struct jmethod_def *def, const struct jargs *a)
+{
+    struct jval p[PM_JINJA_MAX_PARAMS];
     pm_jinja_step(j, 1);
-    switch (self.t) {
-    case J_STR: return str_method(j, self, name, a);
-    case J_DICT: return dict_method(j, self, name, a);
-    case J_LIST: case J_TUPLE: return list_method(j, self, name, a);
-    case J_LOOP: return loop_method(j, self.loop, name, a);
-    case J_JOINER: {
-        struct jval s = self.cycler->used ? self.cycler->items->v[0] : pm_jinja_str(j, "", 0);
-        self.cycler->used = true;
-        return s;
-    }
-    case J_CYCLER: {
-        struct jcycler *c = self.cycler;
-        if (name && pm_jinja_is(name, "reset")) {
-            c->at = 0;
-            return J_NONEV;
-        }
-        if (!name) pm_jinja_fail(j, "'Cycler' object is not callable");
-        struct jval v = c->items->v[c->at];
-        c->at = (c->at + 1) % c->items->n;
-        return v;
-    }
-    default: pm_jinja_fail(j, "'%s' object has no method '%.40s'", pm_jinja_type_name(self), name ? name->s : "");
-    }
+    if (!def->call) pm_jinja_fail(j, "the method %s.%s is not supported", pm_jinja_type_name(self), def->name);
+    if (self.t == J_STR) return pm_jinja_str_method(j, self, def, a);
+    if (def->params) pm_jinja_bind(j, def->name, def->params, a, p);
+    return def->call(j, self, p, a);
 }

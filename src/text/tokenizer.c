@@ -241,7 +241,8 @@ static pm_status read_added(struct pm_tokenizer *t, const json_t *list, pm_error
         struct matcher *m = json_is_true(json_object_get(j, "norm")) ? &t->added_norm : &t->added_raw;
         m->e[m->n++] = (struct match_entry){ .s = json_string_value(content), .len = (uint32_t)json_string_length(content), .id = (int32_t)json_integer_value(id),
                                              .lstrip = json_is_true(json_object_get(j, "lstrip")), .rstrip = json_is_true(json_object_get(j, "rstrip")),
-                                             .single = json_is_true(json_object_get(j, "single")), .special = json_is_true(json_object_get(j, "special")) };
+                                             .single = json_is_true(json_object_get(j, "single")), .special = json_is_true(json_object_get(j, "special")),
+                                             .chat = json_is_true(json_object_get(j, "chat")), .chat_only = json_is_true(json_object_get(j, "chat_only")) };
     }
     pm_status st = t->added_norm.n ? normalize_names(t, err) : PM_OK;
     matcher_finish(&t->added_raw);
@@ -445,7 +446,8 @@ static const struct match_entry *next_added(const struct matcher *m, const char 
             continue;
         }
         size_t b = i + a->len, from = i, used;
-        if (((flags & PM_TOKENIZE_NO_PARSE) && a->special) || (a->single && !stands_alone(s, len, i, b))) {
+        bool anywhere = a->chat && (flags & PM_TOKENIZE_TEMPLATE);
+        if (((flags & PM_TOKENIZE_NO_PARSE) && a->special) || (!anywhere && (a->chat_only || (a->single && !stands_alone(s, len, i, b))))) {
             i = b;
             continue;
         }

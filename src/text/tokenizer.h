@@ -76,9 +76,20 @@ struct pm_gguf_vocab {
     int add_bos, add_eos, add_space_prefix; /* -1 = absent */
 };
 
+/*
+ * What a model's own tokenizer code adds to its tokenizer.model; ignored where a tokenizer.json says everything. NULL-terminated lists, each may be NULL.
+ * A token of the first two lists that the files do not list as an added token is parsed only in text that a template rendered.
+ */
+struct pm_tokenizer_extras {
+    const char *const *append;  /* special tokens with the ids that follow the last piece */
+    const char *const *chat;    /* pieces that templates write; those that the vocabulary lacks are left out */
+    const char *const *prefix;  /* tokens that begin every plain prompt, in place of BOS */
+};
+
 struct pm_tokenizer_source {
     struct pm_text_file tokenizer_json, tokenizer_model, vocab_json, merges_txt, tokenizer_config, added_tokens, special_tokens_map;
     const struct pm_gguf_vocab *gguf;   /* instead of files, or NULL */
+    const struct pm_tokenizer_extras *extras;   /* or NULL */
 };
 
 /* Compiles; *blob gets the bytes (pm_buf_take / pm_buf_free). What it does not know (a normaliser, a pre-tokenizer, a model type) is PM_ERR_UNSUPPORTED and named. */

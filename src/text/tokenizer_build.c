@@ -124,8 +124,9 @@ pm_status pm_build_added(struct builder *b, const struct added *a, pm_error *err
         pm_status st = pm_build_token(b, a->id, spelled ? raw : a->content, n, flags, err);
         if (st) return st;
     }
-    return pm_build_op(b, "added", json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)a->id, "content", a->content, a->len, "lstrip", a->lstrip,
-                                          "rstrip", a->rstrip, "single", a->single, "norm", a->norm, "special", a->special), err);
+    return pm_build_op(b, "added", json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)a->id, "content", a->content, a->len, "lstrip", a->lstrip,
+                                          "rstrip", a->rstrip, "single", a->single, "norm", a->norm, "special", a->special,
+                                          "chat", a->chat, "chat_only", a->chat_only), err);
 }
 
 static size_t pow2_above(size_t n)

@@ -32,7 +32,7 @@ pm_status pm_build_op(struct builder *b, const char *list, json_t *op, pm_error 
 /* {"op":"split","re":..., "behavior":...} onto "pre" */
 pm_status pm_build_split(struct builder *b, const char *re, const char *behavior, bool invert, pm_error *err);
 /* An added token: content and flags for an id that may or may not exist. */
-struct added { const char *content; size_t len; uint32_t id; bool lstrip, rstrip, single, norm, special; };
+struct added { const char *content; size_t len; uint32_t id; bool lstrip, rstrip, single, norm, special, chat, chat_only; };
 pm_status pm_build_added(struct builder *b, const struct added *a, pm_error *err);
 pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err);
 

@@ -77,6 +77,7 @@ struct match_entry {                /* of a longest-match set */
     uint32_t len;
     int32_t id;
     bool lstrip, rstrip, single, special;
+    bool chat, chat_only;           /* parsed wherever it stands in text that a template rendered; nowhere else */
 };
 struct matcher {
     struct match_entry *e;          /* sorted by first byte, then longest first; owned */

@@ -19,11 +19,15 @@ n=$((n + 1)); grep -q rotated "$T/out" && wrong "--rotate off rotates"
 run synth tiny --dtype w4a16_g32 -o "$T/same.pumice" --head same; rc 0; run inspect "$T/same.pumice"; out_has "head         w4 [515 x 96] group 32"
 run inspect "$T/w4a16_g32.pumice"; out_has "head         w8 [515 x 96]"
 # The names in --help are those that the library knows.
+run synth tiny-options -o "$T/options.pumice"; rc 0; run inspect "$T/options.pumice"
+out_has "rope 0: 12 values of a head, long; sessions with a context above 64 use the long form"; out_has "window of 40"; out_has "attn.o       w8 [96 x 144] rotated by 16 + bias"
+out_has "ffn.down     w8 [96 x 200] + bias"
 fails 2 'model "frob" is not known; known are tiny, smollm2-135m, ' synth frob -o "$T/x"
-names=$(sed 's/.*known are //; s/,//g' "$T/err")
+known=$(sed 's/.*: \([0-9]*\) in all.*/\1/' "$T/err")
 run synth --help
-for name in $names; do out_has "$name"; done
-is "$(tr '\n' ' ' <"$T/out" | sed 's/.*NAME is //; s/\. .*//; s/,//g; s/ or / /; s/  */ /g')" "$names"
+names=$(tr '\n' ' ' <"$T/out" | sed 's/.*NAME is //; s/\. .*//; s/,//g; s/ or / /; s/  */ /g')
+is "$(echo $names | wc -w | tr -d ' ')" "$known"
+for name in $names; do fails 2 'dtype "q4" is not known' synth "$name" --dtype q4 -o "$T/x"; done
 fails 2 'dtype "q4" is not known; known are f16, bf16, w8a8,' synth tiny --dtype q4 -o "$T/x"
 fails 1 "cannot create $T/none/x: No such file or directory" synth tiny -o "$T/none/x"
 fails 1 "cannot create /proc/tiny.pumice: " synth tiny -o /proc/tiny.pumice

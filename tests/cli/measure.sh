@@ -78,6 +78,48 @@ fails 3 "cannot open $T/none" bench "$T/w8a8.pumice" "$T/none"
 fails 3 "made with --vocab-only" bench "$T/vocab.pumice" -r 1
 fails 3 "made with --vocab-only" eval "$T/vocab.pumice" --text "$T/text"
 fails 3 "made with --vocab-only" logits "$T/vocab.pumice" --ids 1 --hash
+# ---- bench --all: files made on the fly
+
+mkdir "$T/tmp"
+TMPDIR=$T/tmp; export TMPDIR
+run bench --all tiny -p 16 -n 4 -r 1; rc 0; no_err
+is "$(ls "$T/tmp")" ""
+is "$(sed -n 2p "$T/out")" "RK3588, RK3576: RKLLM on those boards, 128 and 64 tokens: TTFT (ms), tokens/s, memory (MB); github.com/airockchip/rknn-llm, benchmark.md, June 2026"
+is "$(sed -n 's/^tiny *\([a-z0-9_]*\) .*/\1/p' "$T/out" | tr '\n' ' ')" "w8a8 w4a16 w4a16_g128 "
+is "$(grep -c '%         -        -      -         -        -      -$' "$T/out")" 3
+run bench --all tiny --dtype w4a16_g32 --head w8 --dir "$T/kept" --keep -p 16 -n 4 -r 1 --markdown; rc 0; no_err
+is "$(grep -c '^| tiny | w4a16_g32 | .* | | | | | | |$' "$T/out")" 1
+is "$(awk -F'|' '/^\|/ { print NF }' "$T/out" | sort -u)" 18
+run inspect "$T/kept/tiny-w4a16_g32.pumice"; out_has "head         w8 [515 x 96]"
+run bench --all tiny --dtype f16 --keep -p 16 -n 4 -r 1 --json; rc 0; err_has "the files are in $T/tmp/pumice-bench-"
+is "$(ls "$T/tmp"/pumice-bench-*)" "tiny-f16.pumice"
+rm -r "$T/tmp"/pumice-bench-*
+run bench --all tiny --dtype f16 --dir "$T/kept" -p 16 -n 4 -r 1 --json; rc 0; no_err
+out_has '"rk3588": null, "rk3576": null, "peer_source": "github.com/airockchip/rknn-llm, benchmark.md, June 2026"}'
+# --dir and --keep; a file that is there is used, and stays
+run bench --all tiny --dtype w4a16 --dir "$T/kept" --keep -p 16 -n 4 -r 1; rc 0; no_err
+run inspect "$T/kept/tiny-w4a16.pumice"; out_has "head         w4 [515 x 96]"
+cp "$T/w8a8.pumice" "$T/kept/tiny-w8a8_g256.pumice"
+run bench --all tiny --dtype w8a8_g256 --dir "$T/kept" -p 16 -n 4 -r 1; rc 0; out_has "tiny               w8a8   "; same "$T/kept/tiny-w8a8_g256.pumice" "$T/w8a8.pumice"
+is "$(ls "$T/kept" | tr '\n' ' ')" "tiny-w4a16.pumice tiny-w4a16_g32.pumice tiny-w8a8_g256.pumice "
+fails 2 'no model is called "frob"' bench --all frob
+fails 2 'dtype "q4" is not known' bench --all tiny --dtype q4
+fails 2 "--dtype goes with --all" bench "$T/w8a8.pumice" --dtype w8a8
+fails 2 "--keep goes with --all" bench "$T/w8a8.pumice" --keep
+fails 2 '--head must be w8 or same, not "f16"' bench --all tiny --head f16
+fails 1 "cannot make $T/none/x: No such file or directory" bench --all tiny --dir "$T/none/x"
+TMPDIR=$T/none
+fails 1 "cannot make a folder under $T/none" bench --all tiny
+TMPDIR=$T/tmp
+is "$(ls "$T/tmp")" ""
+# stopped while it measures, and while it makes a file
+printf 'some 0\nsignal 2\nexit 130\n' >"$T/stop.steps"
+drive -p stop bench --all tiny --dtype w8a8 -r 100000
+is "$(ls "$T/tmp")" ""
+printf 'expect 0 %%\nsignal 15\nexit 143\n' >"$T/term.steps"
+drive term bench --all qwen2-0.5b --dtype w8a8 -r 1
+is "$(ls "$T/tmp")" ""
+unset TMPDIR
 printf 'some 0\nsignal 2\nexit 130\n' >"$T/stop.steps"
 drive -p stop bench "$T/w8a8.pumice" -r 1000
 finish

@@ -118,7 +118,7 @@ full() {
     rc 1
     err_has "pumice: cannot write"
 }
-echo '[]' >"$T/m.json"
+echo '[{"role": "user", "content": "Hi"}]' >"$T/m.json"
 full --help
 full --version
 full run --help

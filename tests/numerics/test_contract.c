@@ -131,6 +131,9 @@ static void test_same_bits(void **state)
         { .dtype = "w4a16_g128", .round = true, .tied = true, .rotate = true, .qk_norm = true, .head_same = true, .seed = 27 },
         { .dtype = "w8a8", .tied = true, .rotate = true, .window = 5, .caps = true, .gelu = true, .post_norms = true, .long_rope = true, .seed = 28 },
         { .dtype = "w4a16_g64", .round = true, .layer_norm = true, .parallel = true, .mlp = true, .bias = true, .window = 30, .seed = 29 },
+        { .dtype = "w8a8", .tied = true, .rotate = true, .mla = true, .long_rope = true, .seed = 30 },
+        { .dtype = "w4a16_g32", .mla = true, .bias = true, .head_same = true, .seed = 31 },
+        { .dtype = "f16", .round = true, .mla = true, .post_norms = true, .seed = 32 },
     };
     static const int threads[] = { 1, 2, 3, 7 };
     static const uint32_t splits[] = { 1, 7, 64, N_TOK };

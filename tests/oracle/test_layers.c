@@ -15,26 +15,13 @@
 
 #include <cmocka.h>
 
+#include "golden_models.h"
+
 enum { LENGTH = 80, N_AT = 3 };
 static const size_t positions[N_AT] = { 0, 39, 79 };
 
-static const char *const names[] = { "phi3-window", "phi3-long", "internlm2", "telechat2", "chatglm3", "minicpm", "minicpm4", "gemma", "gemma2", "gemma3", "smollm3", "phi2" };
-
-static void *slurp(const char *name, const char *file, size_t *len)
-{
-    char path[512];
-    snprintf(path, sizeof path, "%s/%s/%s", GOLDEN, name, file);
-    FILE *f = fopen(path, "rb");
-    if (!f) fail_msg("cannot open %s", path);
-    fseek(f, 0, SEEK_END);
-    *len = (size_t)ftell(f);
-    rewind(f);
-    void *data = malloc(*len);
-    assert_non_null(data);
-    assert_int_equal(fread(data, 1, *len, f), *len);
-    fclose(f);
-    return data;
-}
+static const char *const names[] = { "phi3-window", "phi3-long", "internlm2", "telechat2", "chatglm3", "minicpm", "minicpm4", "minicpm3", "minicpm3-bias", "gemma", "gemma2", "gemma3",
+                                     "smollm3", "phi2" };
 
 /* The largest difference after one layer, relative to the layer's largest value there. */
 static double difference(const struct pm_exec *e, const float *want, size_t n_embd)
@@ -56,20 +43,19 @@ static void check(const char *name, const char *file)
     pm_engine *engine;
     struct pm_kv kv;
     struct pm_ropes ropes;
-    size_t n_ids, n_want;
     snprintf(source, sizeof source, "%s/%s", GOLDEN, name);
-    int32_t *ids = slurp(name, "ids.i32", &n_ids);
-    float *want = slurp(name, "layers.f32", &n_want);
-    assert_int_equal(n_ids, LENGTH * sizeof *ids);
+    struct blob ids = slurp(source, "ids.i32"), layers = slurp(source, "layers.f32");
+    const float *want = (const float *)(const void *)layers.data;
+    assert_int_equal(ids.len, LENGTH * sizeof(int32_t));
     if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .dtype = "f16", .n_threads = 1 }, &err)) fail_msg("%s: %s", name, err.msg);
     assert_int_equal(pm_model_load(&m, file, &err), PM_OK);
     assert_int_equal(pm_engine_create(&(pm_engine_params){ .n_threads = 1 }, &engine, &err), PM_OK);
     struct pm_exec *e = &engine->exec;
     assert_int_equal(pm_exec_reserve(e, &m.desc, LENGTH, &err), PM_OK);
     assert_int_equal(pm_kv_create(&kv, &m.desc, PM_KV_KIND_F32, LENGTH, &err), PM_OK);
-    assert_int_equal(n_want, m.desc.n_layer * N_AT * m.desc.n_embd * sizeof *want);
+    assert_int_equal(layers.len, m.desc.n_layer * N_AT * m.desc.n_embd * sizeof *want);
     pm_model_ropes(&m, LENGTH, &ropes);
-    struct pm_run run = { .kv = &kv, .ropes = &ropes, .n = LENGTH, .ids = ids };
+    struct pm_run run = { .kv = &kv, .ropes = &ropes, .n = LENGTH, .ids = (const int32_t *)(const void *)ids.data };
     pm_decoder_embed(e, &m.embed, m.desc.embed_scale, &run, 1);
     pm_decoder_positions(e, &run, 1);
     for (uint32_t l = 0; l < m.desc.n_layer; l++) {
@@ -82,8 +68,8 @@ static void check(const char *name, const char *file)
     pm_engine_free(engine);
     pm_model_unload(&m);
     unlink(file);
-    free(ids);
-    free(want);
+    free(ids.data);
+    free(layers.data);
 }
 
 static void test_layers(void **state)

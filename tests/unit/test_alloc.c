@@ -128,7 +128,7 @@ int main(void)
     int fd = mkstemp(path);
     if (fd < 0) return 1;
     close(fd);
-    struct builder_options o = { .dtype = "w4a16_g32", .bias = true, .qk_norm = true, .rotate = true, .seed = 41 };
+    struct builder_options o = { .dtype = "w4a16_g32", .bias = true, .qk_norm = true, .rotate = true, .mla = true, .seed = 41 };
     pm_error err = { 0 };
     if (builder_write(path, &o, &err)) return 1;
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_token_loop), cmocka_unit_test(test_every_failure) };

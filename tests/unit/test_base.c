@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/detmath.h"
+#include "base/json.h"
 #include "base/mem.h"
 #include "base/pool.h"
 #include "base/rng.h"
@@ -195,11 +196,37 @@ static void test_pool_signals(void **state)
     pm_pool_free(pool);
 }
 
+static void test_huge_integers(void **state)
+{
+    (void)state;
+    static const char text[] = "{\"a\": 1000000000000000019884624838656, \"b\": [-99999999999999999999,7], \"c\": \"q\\\"12345678901234567890\", \"d\": 1.12345678901234567890e-5, "
+                               "\"e\": 9223372036854775807}";
+    pm_error err = { 0 };
+    json_t *j = pm_json_parse(text, sizeof text - 1, false, "text", &err);
+    assert_non_null(j);
+    assert_true(json_real_value(json_object_get(j, "a")) == 1e30);
+    assert_true(json_real_value(json_array_get(json_object_get(j, "b"), 0)) == -1e20);
+    assert_int_equal(json_integer_value(json_array_get(json_object_get(j, "b"), 1)), 7);
+    assert_string_equal(json_string_value(json_object_get(j, "c")), "q\"12345678901234567890");
+    assert_true(json_real_value(json_object_get(j, "d")) == 1.12345678901234567890e-5);
+    json_decref(j);
+    /* without a number that is too large, nothing changes; what is wrong is told of the text as it was */
+    j = pm_json_parse("9223372036854775807", 19, false, "text", &err);
+    assert_true(json_is_integer(j) && json_integer_value(j) == 9223372036854775807);
+    json_decref(j);
+    assert_null(pm_json_parse("[99999999999999999999, x]", 25, false, "text", &err));
+    assert_int_equal(err.code, PM_ERR_FORMAT);
+    err = (pm_error){ 0 };
+    assert_null(pm_json_parse("[1e999]", 7, false, "text", &err));
+    assert_non_null(strstr(err.msg, "real number overflow"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_utf8), cmocka_unit_test(test_expf), cmocka_unit_test(test_double_functions), cmocka_unit_test(test_half),
         cmocka_unit_test(test_sha256), cmocka_unit_test(test_sizes_and_buf), cmocka_unit_test(test_pool), cmocka_unit_test(test_pool_signals),
+        cmocka_unit_test(test_huge_integers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

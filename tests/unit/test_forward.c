@@ -91,6 +91,58 @@ static void turn(double *head, const float *inv_freq, size_t n_rot, size_t pos, 
     }
 }
 
+static void turn_at(const struct pm_model *m, int32_t rope, double *head, size_t pos)
+{
+    if (rope < 0) return;
+    const struct pm_rope_desc *r = &m->desc.rope[rope];
+    bool is_long = r->kind == PM_ROPE_LONG && N_CTX > r->switch_ctx;
+    turn(head, is_long ? m->inv_freq_long[rope] : m->inv_freq[rope], r->n_rot, pos, (double)(is_long ? r->long_scale : r->scale));
+}
+
+/* Latent attention as it is taught: the latent becomes keys and values of every head, and those are attended to. Nothing is absorbed. */
+static void reference_latent(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128], double y[N_TOK][128])
+{
+    static double q[N_TOK][2048], k[N_TOK][2048], v[N_TOK][1024];
+    const struct pm_layer_desc *d = &l->desc;
+    const struct pm_mla_desc *a = &d->mla;
+    size_t dh = d->d_head, padded_k = l->k_up.desc.n / d->n_head, padded_v = l->v_up.desc.n / d->n_head;
+    for (size_t t = 0; t < N_TOK; t++) {
+        double h[128], low[1024], up[1024];
+        norm(&m->desc, x[t], l->attn_norm, l->attn_norm_bias, h);
+        multiply(&l->qkv_a, h, low);
+        rms(low, l->q_a_norm, a->q_rank, (double)a->latent_eps, low);
+        multiply(&l->q_b, low, q[t]);
+        double *c = low + a->q_rank;
+        rms(c, l->kv_norm, a->kv_rank, (double)a->latent_eps, c);
+        turn_at(m, d->rope, c + a->kv_rank, t);
+        multiply(&l->v_up, c, up);
+        for (size_t i = 0; i < d->n_head; i++) {
+            turn_at(m, d->rope, q[t] + i * dh + a->d_nope, t);
+            memcpy(v[t] + i * a->d_v, up + i * padded_v, a->d_v * sizeof *up);
+            for (size_t n = 0; n < a->d_nope; n++) {
+                k[t][i * dh + n] = 0;
+                for (size_t r = 0; r < a->kv_rank; r++) k[t][i * dh + n] += weight_at(&l->k_up, i * padded_k + r, n) * c[r];
+            }
+            rotate(k[t] + i * dh, a->d_nope, l->k_up.desc.hadamard);
+            memcpy(k[t] + i * dh + a->d_nope, c + a->kv_rank, a->d_rope * sizeof *c);
+        }
+    }
+    for (size_t t = 0; t < N_TOK; t++) {
+        double out[1024] = { 0 };
+        for (size_t h = 0; h < d->n_head; h++) {
+            double p[N_TOK], sum = 0;
+            for (size_t j = 0; j <= t; j++) {
+                double s = 0;
+                for (size_t i = 0; i < dh; i++) s += q[t][h * dh + i] * k[j][h * dh + i];
+                sum += p[j] = exp(s / sqrt((double)dh));
+            }
+            for (size_t j = 0; j <= t; j++)
+                for (size_t i = 0; i < a->d_v; i++) out[h * a->d_v + i] += p[j] / sum * v[j][h * a->d_v + i];
+        }
+        multiply(&l->o, out, y[t]);
+    }
+}
+
 /* y[t] = o(attention(x[t])), not added */
 static void reference_attention(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128], double y[N_TOK][128])
 {
@@ -104,10 +156,7 @@ static void reference_attention(const struct pm_model *m, const struct pm_layer 
         for (size_t i = 0; i < d->n_head + d->n_kv; i++) {
             double *head = qkv[t] + i * dh;
             if (d->qk_norm) rms(head, i < d->n_head ? l->q_norm : l->k_norm, dh, (double)m->desc.norm_eps, head);
-            if (d->rope < 0) continue;
-            const struct pm_rope_desc *r = &m->desc.rope[d->rope];
-            bool is_long = r->kind == PM_ROPE_LONG && N_CTX > r->switch_ctx;
-            turn(head, is_long ? m->inv_freq_long[d->rope] : m->inv_freq[d->rope], r->n_rot, t, (double)(is_long ? r->long_scale : r->scale));
+            turn_at(m, d->rope, head, t);
         }
     }
     for (size_t t = 0; t < N_TOK; t++) {
@@ -168,7 +217,8 @@ static void reference(const struct pm_model *m, const int32_t *ids, double (*log
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
         static double y[N_TOK][128];
         const struct pm_layer *l = &m->layer[i];
-        reference_attention(m, l, x, y);
+        if (l->desc.mixer == PM_MIX_MLA) reference_latent(m, l, x, y);
+        else reference_attention(m, l, x, y);
         for (size_t t = 0; t < N_TOK; t++) {
             double z[128];
             if (l->desc.parallel) reference_ffn(m, l, x[t], z);
@@ -238,6 +288,12 @@ static void test_against_reference(void **state)
         { { .dtype = "f16", .round = true, .layer_norm = true, .parallel = true, .mlp = true, .bias = true, .seed = 13 }, 3e-6 },
         { { .dtype = "bf16", .layer_norm = true, .long_rope = true, .window = 64, .seed = 14 }, 3e-6 },
         { { .dtype = "w8a8", .round = true, .rotate = true, .layer_norm = true, .parallel = true, .mlp = true, .window = 7, .seed = 15 }, 4e-2 },
+        { { .dtype = "f16", .tied = true, .mla = true, .bias = true, .seed = 16 }, 3e-6 },
+        { { .dtype = "bf16", .round = true, .mla = true, .post_norms = true, .long_rope = true, .seed = 17 }, 3e-6 },
+        { { .dtype = "w8a8", .tied = true, .mla = true, .rotate = true, .seed = 18 }, 4e-2 },
+        { { .dtype = "w8a8_g128", .round = true, .mla = true, .rotate = true, .seed = 19 }, 1e-1 },
+        { { .dtype = "w4a16", .tied = true, .mla = true, .head_same = true, .seed = 20 }, 4e-4 },
+        { { .dtype = "w4a16_g128", .round = true, .tied = true, .mla = true, .rotate = true, .head_same = true, .seed = 21 }, 4e-4 },
     };
     static double want[N_TOK][BUILDER_VOCAB];
     int32_t ids[N_TOK];

@@ -12,12 +12,14 @@ import shutil
 import sys
 import tempfile
 
-NAMES = ["gemma", "gemma2", "gemma3", "smollm3", "phi2", "phi3-long", "internlm2", "minicpm", "chatglm3"]
+NAMES = ["gemma", "gemma2", "gemma3", "smollm3", "phi2", "phi3-long", "minicpm4", "chatglm3", "minicpm3"]
 # Fields of config.json that are changed before, for such files cannot say the original; the test changes them too.
 EDITS = {
     "gemma2": dict(query_pre_attn_scalar=12),
     "gemma3": dict(query_pre_attn_scalar=12),
     "phi3-long": dict(sliding_window=23),
+    "chatglm3": dict(attention_dim=16, vocab_size=269),     # of a head, which the writer takes for hidden_size / heads
+    "minicpm3": dict(scale_emb=12, scale_depth=1.4, dim_model_base=256),        # not written, loaders know them
 }
 
 
@@ -26,10 +28,15 @@ def convert(model, out):
     import gguf
     from conversion import ModelType, TextModel, get_model_architecture, get_model_class
     hparams = json.loads((model / "config.json").read_text()) | EDITS.get(model.name, {})
+    if hparams.get("rope_parameters", {}).get("rope_type") == "longrope":
+        hparams["rope_scaling"] = hparams["rope_parameters"]        # one writer looks under the old name only
     cls = get_model_class(get_model_architecture(hparams, ModelType.TEXT))
     cls.set_vocab = lambda self: self._set_vocab_gpt2()
     TextModel.get_vocab_base_pre = lambda self, tokenizer: "gpt-2"
-    cls(model, gguf.LlamaFileType.MOSTLY_BF16, out, hparams=hparams).write()
+    writer = cls(model, gguf.LlamaFileType.MOSTLY_BF16, out, hparams=hparams)
+    if "attention_dim" in hparams:
+        writer.gguf_writer.add_key_length(hparams["attention_dim"])
+    writer.write()
 
 
 if __name__ == "__main__":

@@ -94,6 +94,17 @@ def minicpm(tensors, config, options):
     return tensors, dict(out, architectures=["MiniCPMForCausalLM"], model_type="minicpm", bos_token_id=1, **options["config"])
 
 
+def minicpm3(tensors, config, _options):
+    """Only the fields of the hub's config.json: no v_head_dim, no head_dim."""
+    keep = ["architectures", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "intermediate_size", "vocab_size", "max_position_embeddings",
+            "rms_norm_eps", "hidden_act", "tie_word_embeddings", "eos_token_id", "bos_token_id", "attention_bias", "q_lora_rank", "kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim",
+            "scale_emb", "scale_depth", "dim_model_base", "rope_scaling", "torch_dtype", "model_type"]
+    out = {k: config[k] for k in keep}
+    rope = out["rope_scaling"]
+    rope["type"] = rope.pop("rope_type")
+    return tensors, dict(out, auto_map={"AutoModelForCausalLM": "modeling_minicpm.MiniCPM3ForCausalLM"}, initializer_range=0.1, use_cache=True)
+
+
 def gemma(tensors, config, options):
     """As the first release has it: an activation that no code ever obeyed."""
     return tensors, dict(config, hidden_act="gelu", hidden_activation=None)

@@ -18,7 +18,7 @@ import numpy
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from safetensors.torch import load_file, save_file
-from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, GlmConfig, GraniteConfig, LlamaConfig, Phi3Config, PhiConfig, Qwen2Config, Qwen3Config,
+from transformers import (AutoModelForCausalLM, Gemma2Config, Gemma3TextConfig, GemmaConfig, GlmConfig, GraniteConfig, LlamaConfig, MiniCPM3Config, Phi3Config, PhiConfig, Qwen2Config, Qwen3Config,
                           SmolLM3Config)
 
 import layouts
@@ -27,7 +27,7 @@ VOCAB, LENGTH = 288, 80
 SHAPE = dict(vocab_size=VOCAB, hidden_size=64, intermediate_size=96, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=256,
              tie_word_embeddings=False, bos_token_id=None, eos_token_id=VOCAB - 1)
 LLAMA3 = dict(rope_type="llama3", rope_theta=500000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
-SMALL = dict(SHAPE, vocab_size=269, hidden_size=32, intermediate_size=40, tie_word_embeddings=True, eos_token_id=268, pad_token_id=None)
+SMALL = dict(SHAPE, vocab_size=269, hidden_size=32, intermediate_size=24, tie_word_embeddings=True, eos_token_id=268, pad_token_id=None)
 PLAIN = dict(rope_type="default", rope_theta=10000.0)
 FUSED = dict(SHAPE, intermediate_size=72, vocab_size=269, eos_token_id=268, pad_token_id=0, rms_norm_eps=1e-5)
 
@@ -65,6 +65,14 @@ CASES = {
                                      logits_scaling=5.0, attention_multiplier=0.25,
                                      rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=256, short_factor=factors(8, 40.0),
                                                           long_factor=factors(8, 40.0))), 5),
+    # latent attention: ranks and head sizes that are no multiples of 16 or of each other, odd numbers of heads; eps of layers far from that of latents
+    "minicpm3": (MiniCPM3Config, dict(FUSED, hidden_size=80, num_attention_heads=5, num_key_value_heads=5, q_lora_rank=40, kv_lora_rank=24, qk_nope_head_dim=20, qk_rope_head_dim=12,
+                                      tie_word_embeddings=True, scale_emb=2.5, scale_depth=1.4, dim_model_base=40, pad_token_id=None,
+                                      rope_parameters=dict(rope_type="longrope", rope_theta=10000.0, original_max_position_embeddings=256, short_factor=factors(6, 17.0),
+                                                           long_factor=factors(6, 17.0))), 4),
+    "minicpm3-bias": (MiniCPM3Config, dict(FUSED | dict(rms_norm_eps=0.05), hidden_size=72, num_attention_heads=3, num_key_value_heads=3, q_lora_rank=33, kv_lora_rank=48,
+                                           qk_nope_head_dim=9, qk_rope_head_dim=6, v_head_dim=10, attention_bias=True, scale_emb=12, scale_depth=None, dim_model_base=36, pad_token_id=None,
+                                           rope_parameters=dict(rope_type="default", rope_theta=10000.0)), 5),
     # norms of (1 + w); 2: both caps low enough to bend, scores not scaled by the head's size; 3: two ropes, windows of 11 in five of six layers
     "gemma": (GemmaConfig, dict(SMALL, num_key_value_heads=1, head_dim=16, rope_parameters=PLAIN), 4),
     "gemma2": (Gemma2Config, dict(SMALL, num_hidden_layers=3, head_dim=12, sliding_window=13, query_pre_attn_scalar=20, attn_logit_softcapping=3.0, final_logit_softcapping=6.0,
@@ -100,6 +108,8 @@ OPTIONS = {
     "chatglm3": dict(layout=layouts.chatglm3, config=dict(rope_ratio=50)),
     "minicpm": dict(layout=layouts.minicpm, config=dict(scale_emb=1.5, scale_depth=1.4, dim_model_base=32)),
     "minicpm4": dict(layout=layouts.minicpm, config=dict(scale_emb=12, scale_depth=1.4, dim_model_base=16, mup_denominator=32)),
+    "minicpm3": dict(layout=layouts.minicpm3),
+    "minicpm3-bias": {},
     "gemma": dict(layout=layouts.gemma),
     "gemma2": {}, "gemma3": {}, "smollm3": {}, "phi2": {},
 }
@@ -128,9 +138,9 @@ def draw(model, name):
             elif key.endswith("bias"):
                 p.copy_((30.0 if "k_proj" in key and name == "qwen2-bias" else 0.5) * torch.randn_like(p))
             elif "embed_tokens" in key:
-                p.copy_(torch.randn_like(p) * (0.4 if model.config.tie_word_embeddings else 1.0 / getattr(model.config, "embedding_multiplier", 1.0)))
+                p.copy_(torch.randn_like(p) * (0.4 if model.config.tie_word_embeddings else 1.0 / getattr(model.config, "embedding_multiplier", getattr(model.config, "scale_emb", 1.0))))
             else:
-                gain = 1.6 if "q_proj" in key or "k_proj" in key else 2.5 * getattr(model.config, "logits_scaling", 1.0) if "lm_head" in key else 1.0
+                gain = 1.6 if "q_proj" in key or "k_proj" in key else 2.5 if "q_b_proj" in key else 2.5 * getattr(model.config, "logits_scaling", 1.0) if "lm_head" in key else 1.0
                 p.copy_(gain / p.shape[1] ** 0.5 * torch.randn_like(p))
             p.copy_(p.bfloat16().float())
 

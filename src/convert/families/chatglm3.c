@@ -47,6 +47,28 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }
 
+/*
+ * The tokenizer's code appends nine tokens to tokenizer.model, never reads them in plain text, begins plain prompts with [gMASK] sop, and builds a turn as
+ *   role token, ids of "METADATA\n", ids of the content
+ * where each piece of text gets SentencePiece's leading space: hence the space before the content here.
+ */
+static const char *const appended[] = { "[MASK]", "[gMASK]", "[sMASK]", "sop", "eop", "<|system|>", "<|user|>", "<|assistant|>", "<|observation|>", NULL };
+static const char *const prefix[] = { "[gMASK]", "sop", NULL };
+static const char *const turn_ends[] = { "</s>", "<|user|>", "<|observation|>", NULL };
+static const struct pm_family_text text = {
+    .tokenizer = { .append = appended, .prefix = prefix },
+    .turn_ends = turn_ends,
+    .chat_template = "{% set ns = namespace(tools=tools) %}[gMASK]sop"
+                     "{% if tools and messages[0].role != 'system' %}<|system|>\n Answer the following questions as best as you can. You have access to the following tools:\n"
+                     "{{ tools | tojson(indent=4) }}{% set ns.tools = none %}{% endif %}"
+                     "{% for m in messages %}{% set role = 'observation' if m.role == 'tool' else m.role %}"
+                     "{% if role not in ['system', 'user', 'assistant', 'observation'] %}"
+                     "{{ raise_exception('the role ' ~ role ~ ' is not known: system, user, assistant and tool are') }}{% endif %}"
+                     "<|{{ role }}|>{{ m.metadata or '' }}\n{% if m.content %} {{ m.content }}{% endif %}"
+                     "{% if ns.tools and role == 'system' %}{{ '\\n' }}{{ ns.tools | tojson(indent=4) }}{% set ns.tools = none %}{% endif %}{% endfor %}"
+                     "{% if add_generation_prompt %}<|assistant|>{% endif %}",
+};
+
 static const char *const architectures[] = { "ChatGLMModel", "ChatGLMForConditionalGeneration", NULL };
 static const char *const gguf[] = { "chatglm", NULL };
-const struct pm_family pm_family_chatglm3 = { "chatglm3", architectures, gguf, describe };
+const struct pm_family pm_family_chatglm3 = { "chatglm3", architectures, gguf, describe, &text };

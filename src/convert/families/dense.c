@@ -11,8 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define WIDTH_FIELD "hidden_size"
-#define FFN_FIELDS "hidden_size and intermediate_size"
 
 void pm_dense_defaults(struct pm_dense *m, const char *family)
 {
@@ -99,7 +97,7 @@ pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err)
         (st = read_window(c, m, err)) || (st = refuse_extras(c, m, err)))
         return st;
     if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s: %s %u does not divide %s %u", pm_config_name(s->config), k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
-    if (l->d_head == 0 || l->d_head % 2 || l->d_head > PM_MAX_HEAD_DIM)
+    if (l->d_head == 0 || (l->d_head % 2 && l->mixer != PM_MIX_MLA) || l->d_head > PM_MAX_HEAD_DIM)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: head_dim is %u; it must be even and at most %d", pm_config_name(s->config), l->d_head, PM_MAX_HEAD_DIM);
     const json_t *params = json_object_get(c, "rope_parameters");
     if ((st = pm_json_opt_f64(c, pm_config_name(s->config), "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, "rope_parameters", "partial_rotary_factor", &partial, err))) return st;
@@ -132,7 +130,7 @@ struct planner {
     struct pm_source *s;
     const struct pm_dense *m;
     struct pm_plan *plan;
-    char attn_fields[128];      /* the config's fields that the attention's shapes follow from */
+    char attn_fields[160], ffn_fields[96], head_fields[96];     /* what decides about shapes, for messages */
 };
 
 static struct pm_part part(const char *format, uint32_t layer, const char *kind, size_t rows)
@@ -166,9 +164,9 @@ static pm_status norm(const struct planner *b, enum pm_slot_id id, enum pm_slot_
 {
     const struct pm_dense *m = b->m;
     /* (w + plus) * scale */
-    pm_status st = vector(b, id, i, name, "weight", m->n_embd, m->norm_plus * (scale == 0 ? 1 : scale), scale, WIDTH_FIELD, err);
+    pm_status st = vector(b, id, i, name, "weight", m->n_embd, m->norm_plus * (scale == 0 ? 1 : scale), scale, b->m->keys.n_embd, err);
     if (st || m->norm == PM_NORM_RMS) return st;
-    return vector(b, bias_id, i, name, "bias", m->n_embd, 0, scale, WIDTH_FIELD, err);
+    return vector(b, bias_id, i, name, "bias", m->n_embd, 0, scale, b->m->keys.n_embd, err);
 }
 
 static void interleave(const struct pm_dense *m, struct pm_part *p)
@@ -227,6 +225,29 @@ static pm_status qkv(const struct planner *b, uint32_t i, pm_error *err)
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
+/* kv_b of head h: d_nope rows that make keys, then d_v rows that make values. */
+static pm_status up_projections(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_layer_desc *l = &b->m->layer;
+    const struct pm_mla_desc *a = &l->mla;
+    size_t head = (size_t)a->d_nope + a->d_v, total = l->n_head * head;
+    const char *because = "the head count, kv_lora_rank, qk_nope_head_dim and v_head_dim";
+    struct pm_part k = part(b->m->names.kv_b, i, "weight", l->n_head * pm_round_up(a->kv_rank, 16)), v = part(b->m->names.kv_b, i, "weight", l->n_head * pm_round_up(a->d_v, 16));
+    k.block = a->d_nope, v.block = a->d_v;
+    k.stride = v.stride = head;
+    k.pad = v.pad = 16;
+    k.turned = true;
+    k.columns = a->kv_rank;
+    v.row0 = a->d_nope;
+    struct pm_slot_spec spec = { .id = PM_SLOT_k_up, .index = i, .weight = &k, .weight_total = &total, .n_weight = 1, .k = a->d_nope, .because = because };
+    pm_status st = pm_plan_slot(b->s, b->plan, &spec, err);
+    if (st) return st;
+    spec.id = PM_SLOT_v_up;
+    spec.weight = &v;
+    spec.k = a->kv_rank;
+    return pm_plan_slot(b->s, b->plan, &spec, err);
+}
+
 static pm_status linear(const struct planner *b, enum pm_slot_id id, uint32_t i, const char *name, size_t rows, size_t k, bool bias, float scale, const char *because, pm_error *err)
 {
     struct pm_part w = part(name, i, "weight", rows), c = part(name, i, "bias", rows);
@@ -235,11 +256,28 @@ static pm_status linear(const struct planner *b, enum pm_slot_id id, uint32_t i,
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
+static pm_status latent_attention(const struct planner *b, uint32_t i, pm_error *err)
+{
+    const struct pm_dense_names *n = &b->m->names;
+    const struct pm_layer_desc *l = &b->m->layer;
+    const struct pm_mla_desc *a = &l->mla;
+    size_t latent = pm_latent_width(l);
+    struct pm_part w[2] = { part(n->q_a, i, "weight", a->q_rank), part(n->kv_a, i, "weight", latent) }, c[2] = { part(n->q_a, i, "bias", a->q_rank), part(n->kv_a, i, "bias", latent) };
+    struct pm_slot_spec spec = { .id = PM_SLOT_qkv_a, .index = i, .weight = w, .bias = c, .n_weight = 2, .n_bias = b->m->q_bias && b->m->kv_bias ? 2 : 0, .k = b->m->n_embd,
+                                 .because = "hidden_size, q_lora_rank, kv_lora_rank and qk_rope_head_dim" };
+    pm_status st;
+    if ((st = pm_plan_slot(b->s, b->plan, &spec, err)) || (st = vector(b, PM_SLOT_q_a_norm, i, n->q_a_norm, "weight", a->q_rank, b->m->norm_plus, 0, "q_lora_rank", err)) ||
+        (st = linear(b, PM_SLOT_q_b, i, n->q_b, (size_t)l->n_head * l->d_head, a->q_rank, false, 0, "the head count, q_lora_rank, qk_nope_head_dim and qk_rope_head_dim", err)) ||
+        (st = vector(b, PM_SLOT_kv_norm, i, n->kv_a_norm, "weight", a->kv_rank, b->m->norm_plus, 0, "kv_lora_rank", err)))
+        return st;
+    return up_projections(b, i, err);
+}
+
 static pm_status gate_up(const struct planner *b, uint32_t i, pm_error *err)
 {
     const struct pm_dense *m = b->m;
     size_t ff = m->layer.n_ff, total[2] = { 0 };
-    if (m->layer.ffn == PM_FFN_MLP) return linear(b, PM_SLOT_gate_up, i, m->names.up, ff, m->n_embd, m->gate_up_bias, 0, FFN_FIELDS, err);
+    if (m->layer.ffn == PM_FFN_MLP) return linear(b, PM_SLOT_gate_up, i, m->names.up, ff, m->n_embd, m->gate_up_bias, 0, b->ffn_fields, err);
     const char *gate = m->names.gate_up ? m->names.gate_up : m->names.gate, *up = m->names.gate_up ? m->names.gate_up : m->names.up;
     struct pm_part w[2] = { part(gate, i, "weight", ff), part(up, i, "weight", ff) }, c[2] = { part(gate, i, "bias", ff), part(up, i, "bias", ff) };
     if (m->names.gate_up) {
@@ -247,7 +285,7 @@ static pm_status gate_up(const struct planner *b, uint32_t i, pm_error *err)
         total[0] = total[1] = 2 * ff;
     }
     struct pm_slot_spec spec = { .id = PM_SLOT_gate_up, .index = i, .weight = w, .bias = c, .weight_total = total, .n_weight = 2, .n_bias = m->gate_up_bias ? 2 : 0, .k = m->n_embd,
-                                 .because = FFN_FIELDS };
+                                 .because = b->ffn_fields };
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
 
@@ -258,17 +296,17 @@ static pm_status layer(const struct planner *b, uint32_t i, pm_error *err)
     struct pm_layer_desc *l = &b->plan->desc.layer[i];
     pm_status st;
     if (m->each) m->each(b->s->config, i, l);
-    if ((st = norm(b, PM_SLOT_attn_norm, PM_SLOT_attn_norm_bias, i, n->attn_norm, 0, err)) || (st = qkv(b, i, err))) return st;
+    if ((st = norm(b, PM_SLOT_attn_norm, PM_SLOT_attn_norm_bias, i, n->attn_norm, 0, err)) || (st = l->mixer == PM_MIX_MLA ? latent_attention(b, i, err) : qkv(b, i, err))) return st;
     if (l->qk_norm && ((st = vector(b, PM_SLOT_q_norm, i, n->q_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err)) ||
                        (st = vector(b, PM_SLOT_k_norm, i, n->k_norm, "weight", l->d_head, m->norm_plus, 0, "head_dim", err))))
         return st;
-    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)l->n_head * l->d_head, m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
+    if ((st = linear(b, PM_SLOT_o, i, n->o, m->n_embd, (size_t)pm_mixer_width(l), m->o_bias, m->residual_scale, b->attn_fields, err))) return st;
     if (l->post_norms && ((st = norm(b, PM_SLOT_attn_post_norm, PM_SLOT_COUNT, i, n->attn_post_norm, 0, err)) ||
                           (st = norm(b, PM_SLOT_ffn_post_norm, PM_SLOT_COUNT, i, n->ffn_post_norm, 0, err))))
         return st;
     if (!l->parallel && (st = norm(b, PM_SLOT_ffn_norm, PM_SLOT_ffn_norm_bias, i, n->ffn_norm, 0, err))) return st;
     if ((st = gate_up(b, i, err))) return st;
-    return linear(b, PM_SLOT_down, i, n->down, m->n_embd, l->n_ff, m->down_bias, m->residual_scale, FFN_FIELDS, err);
+    return linear(b, PM_SLOT_down, i, n->down, m->n_embd, l->n_ff, m->down_bias, m->residual_scale, b->ffn_fields, err);
 }
 
 /* GGUF keeps llama3's frequency factors as a tensor instead of a config entry. */
@@ -292,23 +330,25 @@ static pm_status top(const struct planner *b, pm_error *err)
 {
     const struct pm_dense *m = b->m;
     struct pm_desc *d = &b->plan->desc;
-    const char *because = "vocab_size and hidden_size";
     struct pm_part head = part(m->names.head, 0, "weight", m->n_vocab);
     bool has_head = pm_source_find(b->s, head.name) != NULL;
     if (!has_head && !m->tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing, and %s says that tie_word_embeddings is false", head.name, pm_config_name(b->s->config));
     /* a checkpoint that ties may still carry a copy of the table as its head */
     d->tied = json_object_get(b->s->config, "tie_word_embeddings") ? m->tied : !has_head;
     pm_status st;
-    if ((st = linear(b, PM_SLOT_embed, 0, m->names.embed, m->n_vocab, m->n_embd, false, 0, because, err)) ||
+    if ((st = linear(b, PM_SLOT_embed, 0, m->names.embed, m->n_vocab, m->n_embd, false, 0, b->head_fields, err)) ||
         (st = norm(b, PM_SLOT_norm, PM_SLOT_norm_bias, 0, m->names.norm, m->logit_scale, err)))
         return st;
-    return linear(b, PM_SLOT_head, 0, d->tied ? m->names.embed : m->names.head, m->n_vocab, m->n_embd, m->head_bias, 0, because, err);
+    return linear(b, PM_SLOT_head, 0, d->tied ? m->names.embed : m->names.head, m->n_vocab, m->n_embd, m->head_bias, 0, b->head_fields, err);
 }
 
 pm_status pm_dense_plan(struct pm_source *s, const struct pm_dense *m, struct pm_plan *plan, pm_error *err)
 {
     struct planner b = { .s = s, .m = m, .plan = plan };
-    snprintf(b.attn_fields, sizeof b.attn_fields, "%s, %s and %s", m->keys.n_head, m->keys.n_kv ? m->keys.n_kv : m->keys.n_embd, m->keys.d_head ? m->keys.d_head : "the size of a head");
+    const struct pm_dense_keys *k = &m->keys;
+    snprintf(b.attn_fields, sizeof b.attn_fields, "%s, %s%s%s", k->n_head, k->n_kv ? k->n_kv : "", k->n_kv ? " and " : "", k->d_head ? k->d_head : k->n_embd);
+    snprintf(b.ffn_fields, sizeof b.ffn_fields, "%s and %s", k->n_embd, k->n_ff);
+    snprintf(b.head_fields, sizeof b.head_fields, "%s and %s", k->n_vocab, k->n_embd);
     struct pm_desc *d = &plan->desc;
     *d = (struct pm_desc){ .n_layer = m->n_layer, .n_embd = m->n_embd, .n_vocab = m->n_vocab, .n_ctx_max = m->n_ctx, .norm = m->norm, .norm_eps = m->eps, .embed_scale = m->embed_scale,
                            .logit_softcap = m->logit_softcap, .n_rope = m->theta2 ? 2 : 1 };

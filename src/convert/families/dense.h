@@ -18,6 +18,7 @@ enum pm_fusion {
 struct pm_dense_names {
     const char *embed, *norm, *head;
     const char *attn_norm, *q, *k, *v, *qkv, *kv, *o, *q_norm, *k_norm, *attn_post_norm;
+    const char *q_a, *q_a_norm, *q_b, *kv_a, *kv_a_norm, *kv_b;             /* of latent attention */
     const char *ffn_norm, *gate, *up, *gate_up, *down, *ffn_post_norm;      /* without .weight and .bias */
 };
 /* Fields of config.json. */
@@ -38,7 +39,7 @@ struct pm_dense {
     float eps, embed_scale, logit_softcap;      /* embed_scale 0 = 1 */
     enum pm_norm_kind norm;
     bool tied;                  /* when the checkpoint has no head of its own */
-    struct pm_layer_desc layer; /* shape of every layer, without its linears */
+    struct pm_layer_desc layer; /* shape of every layer, without its linears. Mixer mla: q_bias and kv_bias are those of q_a and kv_a */
     uint32_t n_rot;             /* of every rope */
     /* Sets rope number r in place of pm_plan_rope, for families whose config tells it in another way, or NULL. */
     pm_status (*rope)(const json_t *config, struct pm_plan *plan, uint32_t r, pm_error *err);

@@ -7,7 +7,7 @@
 #include <string.h>
 
 static const struct pm_family *const families[] = { &pm_family_llama, &pm_family_qwen2, &pm_family_qwen3, &pm_family_phi3, &pm_family_internlm2, &pm_family_telechat2,
-                                                  &pm_family_chatglm3, &pm_family_minicpm, &pm_family_gemma, &pm_family_gemma2, &pm_family_gemma3, &pm_family_smollm3,
+                                                  &pm_family_chatglm3, &pm_family_minicpm, &pm_family_minicpm3, &pm_family_gemma, &pm_family_gemma2, &pm_family_gemma3, &pm_family_smollm3,
                                                   &pm_family_phi };
 #define N_FAMILY (sizeof families / sizeof *families)
 
@@ -26,11 +26,10 @@ pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_
                 }
     }
     struct pm_buf known = { 0 };
-    for (size_t f = 0; f < N_FAMILY; f++)
-        for (const char *const *a = families[f]->architectures; *a; a++) pm_buf_printf(&known, NULL, "%s%s", known.len ? ", " : "", *a);
+    for (size_t f = 0; f < N_FAMILY; f++) pm_buf_printf(&known, NULL, "%s%s", f ? ", " : "", families[f]->name);
     const char *got = json_string_value(json_array_get(list, 0));
-    pm_status st = got ? pm_fail(err, PM_ERR_UNSUPPORTED, "%s: architecture \"%.60s\" is not known; known are %s", pm_config_name(config), got, known.data ? known.data : "")
-                       : pm_fail(err, PM_ERR_MISSING, "%s: field \"architectures\" is missing; known are %s", pm_config_name(config), known.data ? known.data : "");
+    pm_status st = got ? pm_fail(err, PM_ERR_UNSUPPORTED, "%s: architecture \"%.60s\" is not known; known families are %s", pm_config_name(config), got, known.data ? known.data : "")
+                       : pm_fail(err, PM_ERR_MISSING, "%s: field \"architectures\" is missing; known families are %s", pm_config_name(config), known.data ? known.data : "");
     pm_buf_free(&known);
     return st;
 }

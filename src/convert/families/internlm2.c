@@ -25,6 +25,11 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }
 
+static const struct pm_family_text text = {
+    .chat_template = "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+                     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+};
+
 static const char *const architectures[] = { "InternLM2ForCausalLM", NULL };
 static const char *const gguf[] = { "internlm2", NULL };
-const struct pm_family pm_family_internlm2 = { "internlm2", architectures, gguf, describe };
+const struct pm_family pm_family_internlm2 = { "internlm2", architectures, gguf, describe, &text };

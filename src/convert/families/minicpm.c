@@ -35,6 +35,12 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     return pm_dense_plan(s, &m, plan, err);
 }
 
+/* MiniCPM 1 and 2; later checkpoints bring theirs. */
+static const struct pm_family_text text = {
+    .chat_template = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}<\xE7\x94\xA8\xE6\x88\xB7>{{ m.content | trim }}<AI>"
+                     "{% else %}{{ m.content | trim }}{% endif %}{% endfor %}",
+};
+
 static const char *const architectures[] = { "MiniCPMForCausalLM", "MiniCPM4ForCausalLM", NULL };
 static const char *const gguf[] = { "minicpm", NULL };
-const struct pm_family pm_family_minicpm = { "minicpm", architectures, gguf, describe };
+const struct pm_family pm_family_minicpm = { "minicpm", architectures, gguf, describe, &text };

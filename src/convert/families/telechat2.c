@@ -49,6 +49,26 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     return pm_dense_plan(s, &m, plan, err);
 }
 
+/*
+ * <_system>S\n  <_user>U <_bot>A <_end>\n ...; where no system message is given, the one that the model was trained with ("You are TeleChat, a large language model of China Telecom, developed
+ * by ...").
+ */
+#define DEFAULT_SYSTEM \
+    "\u4f60\u662f\u4e2d\u56fd\u7535\u4fe1\u661f\u8fb0\u8bed\u4e49\u5927\u6a21\u578b\uff0c\u82f1\u6587\u540d\u662fTeleChat\uff0c\u4f60\u662f\u7531\u4e2d\u7535\u4fe1\u4eba\u5de5\u667a\u80fd\u79d1\u6280" \
+    "\u6709\u9650\u516c\u53f8\u548c\u4e2d\u56fd\u7535\u4fe1\u4eba\u5de5\u667a\u80fd\u7814\u7a76\u9662\uff08TeleAI\uff09\u7814\u53d1\u7684\u4eba\u5de5\u667a\u80fd\u52a9\u624b\u3002"
+static const char *const written[] = { "<_system>", "<_user>", "<_bot>", "<_end>", "<_start>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", NULL };
+static const char *const turn_ends[] = { "<_end>", NULL };
+static const struct pm_family_text text = {
+    .tokenizer = { .chat = written },
+    .turn_ends = turn_ends,
+    .chat_template = "{% if not messages or messages[0].role != 'system' %}<_system>" DEFAULT_SYSTEM "\n{% endif %}"
+                     "{% for m in messages %}{% if m.role == 'system' %}<_system>{{ m.content }}\n{% elif m.role == 'user' %}<_user>{{ m.content }}"
+                     "{% elif m.role == 'assistant' or m.role == 'bot' %}<_bot>{{ m.content }}<_end>\n"
+                     "{% elif m.role == 'tool' %}<_user><tool_response>\n{{ m.content }}\n</tool_response>\n"
+                     "{% else %}{{ raise_exception('the role ' ~ m.role ~ ' is not known: system, user, assistant and tool are') }}{% endif %}{% endfor %}"
+                     "{% if add_generation_prompt %}<_bot>{% endif %}",
+};
+
 static const char *const architectures[] = { "TeleChatForCausalLM", "TelechatForCausalLM", "TeleChat2ForCausalLM", "Telechat2ForCausalLM", NULL };
 static const char *const gguf[] = { NULL };
-const struct pm_family pm_family_telechat2 = { "telechat2", architectures, gguf, describe };
+const struct pm_family pm_family_telechat2 = { "telechat2", architectures, gguf, describe, &text };

@@ -13,6 +13,7 @@
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
 #include "kernel/body/attend.inc"
+#include "kernel/body/latent.inc"
 
 void pm_fill_ops_neon(struct pm_kernels *k)
 {
@@ -32,6 +33,8 @@ void pm_fill_ops_neon(struct pm_kernels *k)
     k->add = add_neon;
     k->kv_put = kv_put_neon;
     k->attend = attend_neon;
+    k->latent_put = latent_put_neon;
+    k->attend_latent = attend_latent_neon;
     k->peak_fma = peak_fma_neon;
     k->peak_read = peak_read_neon;
 }

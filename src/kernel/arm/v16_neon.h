@@ -51,6 +51,12 @@ V16_FN float32x4_t v16_flip(float32x4_t v, unsigned m)
 V16_FN vf vf_flip(vf x, unsigned m) V16_EACH(vf, v16_flip(x.v[i], m >> (4 * i)))
 static const uint32_t v16_ones[32] = { ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u, ~0u };
 V16_FN vf vf_first(vf v, size_t n, vf w) V16_EACH(vf, vbslq_f32(vld1q_u32(v16_ones + 16 - n + 4 * i), v.v[i], w.v[i]))
+V16_FN float32x4_t v16_mix(float32x4_t v, float32x4_t w, unsigned m)
+{
+    const uint32_t s[4] = { m & 1 ? ~0u : 0, m & 2 ? ~0u : 0, m & 4 ? ~0u : 0, m & 8 ? ~0u : 0 };
+    return (m & 15) == 0 ? v : (m & 15) == 15 ? w : vbslq_f32(vld1q_u32(s), w, v);
+}
+V16_FN vf vf_mix(vf v, vf w, unsigned m) V16_EACH(vf, v16_mix(v.v[i], w.v[i], m >> (4 * i)))
 V16_FN vf vf_if_less(vf a, vf b, vf x, vf y) V16_EACH(vf, vbslq_f32(vcltq_f32(a.v[i], b.v[i]), x.v[i], y.v[i]))
 V16_FN vf vf_signed_as(vf v, vf x) V16_EACH(vf, vbslq_f32(vdupq_n_u32(0x80000000u), x.v[i], v.v[i]))
 V16_FN vf vf_from_f16(const uint16_t *p) V16_EACH(vf, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p + 4 * i))))

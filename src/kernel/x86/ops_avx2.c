@@ -13,6 +13,7 @@
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
 #include "kernel/body/attend.inc"
+#include "kernel/body/latent.inc"
 
 void pm_fill_ops_avx2(struct pm_kernels *k)
 {
@@ -32,6 +33,8 @@ void pm_fill_ops_avx2(struct pm_kernels *k)
     k->add = add_avx2;
     k->kv_put = kv_put_avx2;
     k->attend = attend_avx2;
+    k->latent_put = latent_put_avx2;
+    k->attend_latent = attend_latent_avx2;
     k->peak_fma = peak_fma_avx2;
     k->peak_read = peak_read_avx2;
 }

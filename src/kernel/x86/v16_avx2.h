@@ -74,6 +74,13 @@ V16_FN vf vf_first(vf v, size_t n, vf w)
     vf m = vf_load((const float *)(v16_ones + 16 - n));
     return (vf){ _mm256_blendv_ps(w.a, v.a, m.a), _mm256_blendv_ps(w.b, v.b, m.b) };
 }
+V16_FN __m256 v16_mix(__m256 v, __m256 w, unsigned m)
+{
+    const __m256i s = _mm256_setr_epi32((int)(m << 31), (int)(m >> 1 << 31), (int)(m >> 2 << 31), (int)(m >> 3 << 31), (int)(m >> 4 << 31), (int)(m >> 5 << 31), (int)(m >> 6 << 31),
+                                        (int)(m >> 7 << 31));
+    return (m & 0xFF) == 0 ? v : (m & 0xFF) == 0xFF ? w : _mm256_blendv_ps(v, w, _mm256_castsi256_ps(s));
+}
+V16_FN vf vf_mix(vf v, vf w, unsigned m) { return (vf){ v16_mix(v.a, w.a, m), v16_mix(v.b, w.b, m >> 8) }; }
 V16_FN __m256 v16_if_less(__m256 a, __m256 b, __m256 x, __m256 y) { return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ)); }
 V16_FN vf vf_if_less(vf a, vf b, vf x, vf y) { return (vf){ v16_if_less(a.a, b.a, x.a, y.a), v16_if_less(a.b, b.b, x.b, y.b) }; }
 V16_FN vf vf_signed_as(vf v, vf x)

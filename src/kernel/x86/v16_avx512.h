@@ -42,6 +42,8 @@ V16_FN vf vf_swap8(vf v) { return _mm512_shuffle_f32x4(v, v, 0x4E); }
 V16_FN vf vf_flip(vf v, unsigned m) { return _mm512_mask_xor_ps(v, (__mmask16)m, v, _mm512_set1_ps(-0.0f)); }
 /* the first n lanes of v (0 <= n <= 16), the others from w */
 V16_FN vf vf_first(vf v, size_t n, vf w) { return _mm512_mask_blend_ps(v16_mask(n), w, v); }
+/* the lanes whose bit is set in m (a constant) from w, the others from v */
+V16_FN vf vf_mix(vf v, vf w, unsigned m) { return _mm512_mask_blend_ps((__mmask16)m, v, w); }
 /* lane by lane: x where a < b, else y */
 V16_FN vf vf_if_less(vf a, vf b, vf x, vf y) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x); }
 /* v, which is not negative, with the sign of x */
