@@ -348,7 +348,8 @@ static pm_status string_array(const struct gguf *g, const char *key, const struc
     const struct kv *kv = find(g, key);
     if (!kv) return PM_OK;
     if (kv->type != KV_ARRAY || kv->item != KV_STRING) return not_a(key, "a list of texts", err);
-    struct pm_text_file *list = pm_calloc((size_t)kv->n, sizeof *list, err);    /* each has eight bytes in the file: read_kv() saw them all */
+    if (kv->n > PM_MAX_VOCAB) return pm_fail(err, PM_ERR_LIMIT, "GGUF: \"%s\" has %llu entries; the limit is %u", key, (unsigned long long)kv->n, PM_MAX_VOCAB);
+    struct pm_text_file *list = pm_calloc((size_t)kv->n, sizeof *list, err);
     if (!list) return PM_ERR_MEMORY;
     struct pm_cursor c = { .data = kv->data, .len = (size_t)(g->c.data + g->c.len - kv->data) };
     for (size_t i = 0; i < kv->n; i++) list[i].data = read_string(&c, &list[i].len);

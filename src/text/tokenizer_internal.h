@@ -46,7 +46,9 @@ struct tok_merge {
 #define TOK_MAX_ADDED 65536
 #define TOK_MAX_POST 32
 #define TOK_MAX_PATTERN 8192        /* bytes of a regular expression */
-#define TOK_MATCH_LIMIT 10000000    /* backtracking steps of one match */
+#define TOK_MAX_CONFIG (16u << 20)  /* bytes of a blob's configuration; added tokens take most of it */
+#define TOK_MATCH_LIMIT 200000      /* backtracking steps of one match, and TOK_MATCH_PER_BYTE more for each byte of the text: runs of spaces take two each */
+#define TOK_MATCH_PER_BYTE 16
 #define TOK_MAX_PROBE 1024          /* steps of a hash lookup: real vocabularies need up to 50; whoever chose contents that collide gets an error, not a slow program */
 #define TOK_MAX_GROWTH 64           /* normalisation may make a text this many times longer (NFKC at most 11), and TOK_GROWTH_ROOM bytes more */
 #define TOK_GROWTH_ROOM 65536
@@ -80,7 +82,7 @@ struct match_entry {                /* of a longest-match set */
     bool chat, chat_only;           /* parsed wherever it stands in text that a template rendered; nowhere else */
 };
 struct matcher {
-    struct match_entry *e;          /* sorted by first byte, then longest first; owned */
+    struct match_entry *e;          /* sorted by content; owned */
     size_t n;
     uint32_t first[257];            /* entries that begin with byte b: first[b] .. first[b+1] */
 };

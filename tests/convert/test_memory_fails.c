@@ -17,7 +17,7 @@
 #include "tiny_checkpoint.h"
 
 static char dir[] = "/tmp/pumice-memfail-XXXXXX";
-static char folder[64], gguf[64], out[64];
+static char folder[64], gguf[64], out[64], whole[64];
 
 struct way { const char *what, *source, *dtype; bool vocab_only; };
 
@@ -27,13 +27,30 @@ static pm_status convert(const struct way *w, pm_error *err)
     return pm_convert(&(pm_convert_params){ .source = w->source, .output = out, .dtype = w->dtype, .vocab_only = w->vocab_only, .n_threads = 1 }, err);
 }
 
+/* Whether the file is what it is when nothing fails. */
+static bool same_as_whole(void)
+{
+    FILE *a = fopen(out, "rb"), *b = fopen(whole, "rb");
+    int x, y;
+    assert_non_null(a);
+    assert_non_null(b);
+    do {
+        x = fgetc(a);
+        y = fgetc(b);
+    } while (x == y && x != EOF);
+    fclose(a);
+    fclose(b);
+    return x == y;
+}
+
 static void fail_each(const struct way *w)
 {
     pm_error err;
     fail_at = -1;
     n_alloc = 0;
     if (convert(w, &err)) fail_msg("%s: %s", w->what, err.msg);
-    long total = n_alloc;
+    long total = n_alloc, spared = 0;
+    rename(out, whole);
     for (long i = 0; i < total; i++) {
         unlink(out);
         n_alloc = 0;
@@ -41,6 +58,7 @@ static void fail_each(const struct way *w)
         pm_status st = convert(w, &err);
         long reached = n_alloc;
         fail_at = -1;
+        if (!st && same_as_whole() && ++spared < 12) continue;    /* something that can be done without: the list of names in a message that nobody asked for */
         if (st != PM_ERR_MEMORY || err.code != st || !err.msg[0])
             fail_msg("%s: allocation %ld of %ld: status %s, the error says %s: \"%s\" (%ld allocations made)", w->what, i, total, pm_status_name(st), pm_status_name(err.code), err.msg, reached);
         if (access(out, F_OK) == 0) fail_msg("%s: allocation %ld: a file was written", w->what, i);
@@ -133,6 +151,7 @@ static int begin(void **state)
     snprintf(folder, sizeof folder, "%s/ck", dir);
     snprintf(gguf, sizeof gguf, "%s/m.gguf", dir);
     snprintf(out, sizeof out, "%s/m.pumice", dir);
+    snprintf(whole, sizeof whole, "%s/whole.pumice", dir);
     return mkdir(folder, 0755);
 }
 
