@@ -235,8 +235,8 @@ PM_API void pm_session_free(pm_session *session);
 PM_API size_t pm_session_length(const pm_session *session);
 PM_API uint32_t pm_session_context(const pm_session *session);
 /* Shortens the timeline to its first n tokens and gives back the memory behind them. n > length is PM_ERR_ARGUMENT. When something was dropped, there are no
-   logits until the next feed. Where the memory of keys that an attention window had passed was given back already, the kept tokens are read again, which takes as long as
-   feeding them. */
+   logits until the next feed. Where the memory of keys that an attention window had passed was given back already, and with a recurrent model, whose state has no way back,
+   the kept tokens are read again, which takes as long as feeding them. */
 PM_API pm_status pm_session_truncate(pm_session *session, size_t n, pm_error *err);
 
 /* Appends ids[n], n >= 1: prefill, or one decode step when n is 1. On success the logits of the last token are ready. PM_CONTEXT_FULL: does not fit,
@@ -266,8 +266,19 @@ PM_API const float *pm_session_logits(const pm_session *session);
 /* [n_embd] floats of the last token after the final norm. Same lifetime, NULL in the same cases. */
 PM_API const float *pm_session_hidden(const pm_session *session);
 
-/* From any thread, and from a signal handler: the running or next feed, prompt or generate stops within one layer of one chunk and returns PM_ABORTED.
-   Cleared when that call returns. */
+/* A session's timeline as bytes: its ids, the logits of its last token, and what the model remembers of them (the recurrent state, the keys and values). Loading it is as
+   good as feeding the same tokens again, bit for bit, and takes no longer than copying it. What a sampler remembers (mirostat) is not part of it.
+   save: *data is owned by the caller (pm_free). A recurrent model's state has one size (12.4 MiB for RWKV7-1.5B); keys and values grow with the timeline
+   (pm_memory_plan.kv_per_token, in pages of 64 tokens).
+   load: replaces the session's timeline. The session must be of the same file, the same KV type (attention layers only) and a context that holds the saved tokens and lies
+   on the same side of where the model's ropes switch; its engine, tier and chunk may differ. The buffer may come from a stranger: it is checked, hash included, before
+   anything is changed, and on an error the session is as it was. PM_ERR_MISMATCH: another model or KV type, or damaged. PM_ERR_FORMAT, PM_ERR_VALUE: damaged.
+   PM_ERR_UNSUPPORTED: another version of the format. PM_CONTEXT_FULL: longer than the context. */
+PM_API pm_status pm_session_state_save(const pm_session *session, void **data, size_t *len, pm_error *err);
+PM_API pm_status pm_session_state_load(pm_session *session, const void *data, size_t len, pm_error *err);
+
+/* From any thread, and from a signal handler: the running or next feed, prompt or generate stops within one layer of one chunk and returns PM_ABORTED;
+   with a recurrent model, within one chunk. Cleared when that call returns. */
 PM_API void pm_session_abort(pm_session *session);
 
 /* The order: penalties, temperature, then mirostat or top-k, top-p, min-p, then one draw. Penalties see the timeline, the prompt included.

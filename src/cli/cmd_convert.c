@@ -98,7 +98,7 @@ static int synth(int argc, char **argv)
 
 /* tests/cli/convert.sh compares this with pm_synth_list(), through the error message of an unknown name. */
 #define SYNTH_NAMES "tiny, smollm2-135m, smollm2-360m, smollm2-1.7b, qwen2-0.5b, qwen2.5-1.5b, qwen3-0.6b, tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b, llama-3-8b, " \
-    "minicpm4-0.5b, minicpm3-4b, internlm2-1.8b, telechat2-3b, phi3-3.8b, phi3-3.8b-128k, chatglm3-6b, gemma-2b, gemma2-2b, gemma3-1b, smollm3-3b, phi-2, tiny-options or tiny-mla"
+    "minicpm4-0.5b, minicpm3-4b, internlm2-1.8b, telechat2-3b, phi3-3.8b, phi3-3.8b-128k, chatglm3-6b, gemma-2b, gemma2-2b, gemma3-1b, smollm3-3b, phi-2, rwkv7-1.5b, tiny-options, tiny-mla or tiny-rwkv7"
 
 const struct command cmd_convert = {
     "convert", "make a .pumice file of a checkpoint folder or a GGUF file", "convert SOURCE -o FILE [options]",

@@ -22,6 +22,7 @@ struct conversion {
     const pm_convert_params *params;
     struct pm_source source;
     const struct pm_family *family; /* NULL: not known, which only --vocab-only allows */
+    bool own_template;              /* the checkpoint has none, so it is the family's */
     struct pm_plan plan;
     struct pm_dtype_choice dtype;
     struct pm_writer writer;
@@ -206,7 +207,8 @@ static pm_status collect_eos(struct conversion *c, const struct pm_tokenizer *to
     for (size_t i = 0; i < s->n_eos && !st; i++) st = add_eos(d, s->eos[i], s->config_name, err);
     int32_t id = named_token(tok, config, "eos_token");
     if (!st && id >= 0) st = add_eos(d, id, "tokenizer_config.json", err);
-    const char *const *own = c->family && c->family->text ? c->family->text->turn_ends : NULL;
+    const struct pm_family_text *text = c->family ? c->family->text : NULL;
+    const char *const *own = text && (c->own_template || !text->ends_of_template) ? text->turn_ends : NULL;
     for (size_t i = 0; own && own[i] && !st; i++)
         if ((id = pm_tokenizer_find(tok, own[i], strlen(own[i]))) >= 0) st = add_eos(d, id, c->family->name, err);
     for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends && !st; i++)
@@ -280,6 +282,7 @@ static pm_status find_family(struct conversion *c, pm_error *err)
     if (!text) return PM_OK;
     s->text.extras = &text->tokenizer;
     if (s->chat_template || !text->chat_template) return PM_OK;
+    c->own_template = true;
     s->chat_template_len = strlen(text->chat_template);
     s->chat_template = pm_strndup(text->chat_template, s->chat_template_len, err);
     return s->chat_template ? PM_OK : PM_ERR_MEMORY;

@@ -98,7 +98,7 @@ pm_status pm_session_forward(pm_session *s, const int32_t *ids, size_t n, pm_err
     struct pm_exec *e = &s->engine->exec;
     pm_status st = pm_exec_reserve(e, &s->model->desc, n, err);
     if (st) return st;
-    e->abort = &s->abort;
+    e->abort = s->kv.state ? NULL : &s->abort;     /* a recurrent state must not stop between two layers: there it is looked at between chunks only */
     struct pm_run run = { .kv = &s->kv, .ropes = &s->ropes, .pos0 = s->n, .n = n, .ids = ids };
     st = pm_decoder_forward(e, s->model, &run, 1);
     e->abort = NULL;

@@ -114,7 +114,7 @@ TMPDIR=$T/tmp
 is "$(ls "$T/tmp")" ""
 # stopped while it measures, and while it makes a file
 printf 'some 0\nsignal 2\nexit 130\n' >"$T/stop.steps"
-drive -p stop bench --all tiny --dtype w8a8 -r 100000
+drive -p stop bench --all tiny --dtype w8a8 -r 1000
 is "$(ls "$T/tmp")" ""
 printf 'expect 0 %%\nsignal 15\nexit 143\n' >"$T/term.steps"
 drive term bench --all qwen2-0.5b --dtype w8a8 -r 1

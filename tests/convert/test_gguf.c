@@ -508,7 +508,7 @@ static void test_other_lies(void **state)
         { "general.alignment", SET_U32, 1u << 20, NULL, PM_ERR_FORMAT, "" },
         { "tokenizer.ggml.model", DROP, 0, NULL, PM_ERR_MISSING, "tokenizer.ggml.model is missing" },
         { "tokenizer.ggml.model", SET_U32, 0, NULL, PM_ERR_FORMAT, "\"tokenizer.ggml.model\" is not a text" },
-        { "tokenizer.ggml.model", SET_TEXT, 0, "bert", PM_ERR_UNSUPPORTED, "\"bert\" is not known; known are gpt2 and llama" },
+        { "tokenizer.ggml.model", SET_TEXT, 0, "bert", PM_ERR_UNSUPPORTED, "\"bert\" is not known; known are gpt2, llama and rwkv" },
         { "tokenizer.ggml.model", SET_TEXT, 0, "llama", PM_ERR_MISSING, "needs tokenizer.ggml.scores" },
         { "tokenizer.ggml.pre", DROP, 0, NULL, PM_ERR_MISSING, "tokenizer.ggml.pre is missing" },
         { "tokenizer.ggml.pre", SET_TEXT, 0, "frob", PM_ERR_UNSUPPORTED, "\"frob\" is not known" },

@@ -170,6 +170,9 @@ static const struct { const char *name; double kl[3]; } families[] = {
     { "gemma3", { 0.0017, 0.19, 0.19 } },
     { "smollm3", { 0.014, 1.04, 1.04 } },
     { "phi2", { 0.00096, 0.076, 0.085 } },
+    { "rwkv7-fla", { 0.0064, 0.48, 0.82 } },
+    { "rwkv7-native", { 0.0041, 0.31, 0.39 } },
+    { "rwkv7-packed", { 0.0018, 0.14, 0.15 } },
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 

@@ -10,10 +10,12 @@
 #define V16_FMT 3
 #define V16_FNP(mt) ((mt) == 1 ? 4 : 2)
 #define V16_ROWS 4
+#define V16_RWKV 1
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
 #include "kernel/body/attend.inc"
 #include "kernel/body/latent.inc"
+#include "kernel/body/rwkv7.inc"
 
 void pm_fill_ops_neon(struct pm_kernels *k)
 {
@@ -35,6 +37,10 @@ void pm_fill_ops_neon(struct pm_kernels *k)
     k->attend = attend_neon;
     k->latent_put = latent_put_neon;
     k->attend_latent = attend_latent_neon;
+    k->shift = shift_neon;
+    k->tanh = tanh_neon;
+    k->sigmoid = sigmoid_neon;
+    k->rwkv7 = rwkv7_neon;
     k->peak_fma = peak_fma_neon;
     k->peak_read = peak_read_neon;
 }
