@@ -255,6 +255,10 @@ PM_API pm_status pm_session_feed_batch(pm_session *const *sessions, const int32_
 typedef int (*pm_logits_fn)(void *user, size_t position, const float *logits, size_t n_vocab);
 PM_API pm_status pm_session_feed_logits(pm_session *session, const int32_t *ids, size_t n, pm_logits_fn fn, void *user, pm_error *err);
 
+/* For measuring: while fn is not NULL, every feed calls it after each layer (0 ..) with the residual stream of the tokens of a chunk, x[n_tok][ld] of which n_embd columns count. */
+typedef void (*pm_layer_fn)(void *user, uint32_t layer, const float *x, size_t n_tok, size_t n_embd, size_t ld);
+PM_API void pm_session_watch(pm_session *session, pm_layer_fn fn, void *user);
+
 /* Makes the timeline equal to ids: keeps the longest common prefix (at most n - 1 tokens, so that logits exist), drops what follows it, feeds the
    rest. *n_reused (may be NULL) gets the length of the prefix that was kept. The logits are those of feeding everything. Errors as pm_session_feed; a
    prompt that does not fit or holds a wrong id leaves the timeline as it was. */
@@ -337,6 +341,11 @@ typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2
    to stop: PM_ABORTED, nothing is left behind. */
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
+/* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier
+   ones; needs a multiple of the time and more memory, and knows layers of attention only (else PM_ERR_UNSUPPORTED). Float dtypes, and Q4_0 taken over as it is, know no
+   difference. The file's provenance says which it was. */
+typedef enum pm_quality { PM_QUALITY_FAST = 0, PM_QUALITY_BEST = 1 } pm_quality;
+
 typedef struct pm_convert_params {
     const char *source;         /* a checkpoint folder or a GGUF file; required */
     const char *output;         /* the .pumice to write; appears under this name only when complete; required */
@@ -344,7 +353,8 @@ typedef struct pm_convert_params {
     pm_rotate rotate;
     bool head_same;             /* the head in the body's dtype; default: int8 for integer dtypes */
     bool vocab_only;            /* tokenizer and template, no weights */
-    const char *calibrate;      /* path of a text file, or NULL */
+    pm_quality quality;
+    const char *calibrate;      /* path of a text, or of JSON lines with "messages" (rendered with the model's template) or "text"; NULL: the built-in text. Given: BEST. */
     int n_threads;              /* 0 = as pm_engine_params */
     const char *name;           /* the model's name in the file; NULL = from the source */
     pm_progress_fn on_progress;

@@ -74,6 +74,17 @@ struct pm_gemm {
 };
 
 /*
+ * outer: C += A^T B, the product that calibration, factorisation and error feedback are made of:
+ * c[i*ldc + j] = fma(a[k*lda + i], b[k*ldb + j], c[i*ldc + j]) for k ascending. One chain per element, so cutting k into several calls changes nothing.
+ */
+struct pm_outer {
+    float *c;                   /* [m][ldc] */
+    const float *a, *b;         /* [k][lda], [k][ldb] */
+    size_t ldc, lda, ldb;
+    size_t m, n, k;             /* n: a multiple of 16 */
+};
+
+/*
  * Quantises one token's row x[k] into its lane of a tile.
  *   absmax over the row (w8, group 0), each group (w8, group G), each 128 columns (q16);  the maximum of |x|, 0 when there is none
  *   absmax < PM_QUANT_TINY: scale 0, values 0.  Else scale = absmax / MAX, inv = MAX / absmax, value = round_to_even(x * inv)
@@ -239,7 +250,7 @@ struct pm_kernels {
 #define PM_KERNEL(name, args) void(*name) args;
 #include "kernel/list.inc"
 #undef PM_KERNEL
-    enum pm_isa served[27];     /* tier that filled kernel i of list.inc */
+    enum pm_isa served[28];     /* tier that filled kernel i of list.inc */
 };
 
 /* Tiers in this binary that this CPU can run, as a mask of 1 << pm_isa. */

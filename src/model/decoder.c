@@ -166,6 +166,7 @@ static void heads(struct ctx *c, const struct pm_input *in)
     struct pm_exec *e = c->e;
     const struct pm_layer *l = c->l;
     pm_linear_forward(e, &l->qkv, in, c->m_tok, e->qkv, e->ld_qkv, c->layer, PM_SLOT_qkv);
+    if (e->skip) return;
     pm_pool_name(e->pool, "rope, cache");
     pm_pool_run(e->pool, place_token, c, c->m_tok);
     c->tile = pm_max_size(1, ATTEND_ROWS / (l->desc.n_head / l->desc.n_kv));
@@ -239,7 +240,7 @@ void pm_decoder_layer(struct pm_exec *e, const struct pm_desc *d, const struct p
 {
     struct ctx c = { .e = e, .d = d, .runs = runs, .n_runs = n_runs, .m_tok = m_tok };
     layer(&c, l, layer_index);
-    add_pending(&c);
+    if (!e->skip) add_pending(&c);
 }
 
 pm_status pm_decoder_forward(struct pm_exec *e, const struct pm_model *m, const struct pm_run *runs, size_t n_runs)
@@ -251,6 +252,11 @@ pm_status pm_decoder_forward(struct pm_exec *e, const struct pm_model *m, const 
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
         if (e->abort && atomic_load_explicit(e->abort, memory_order_relaxed)) return PM_ABORTED;
         layer(&c, &m->layer[i], i);
+        if (e->on_layer) {
+            add_pending(&c);
+            c.pending = (struct pm_pending){ 0 };
+            e->on_layer(e->layer_ctx, i, e->x, c.m_tok, m->desc.n_embd, e->ld_embd);
+        }
     }
     add_pending(&c);
     return PM_OK;

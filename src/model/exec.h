@@ -30,6 +30,9 @@ struct pm_exec {
     const _Atomic bool *abort;      /* borrowed, may be NULL: looked at between layers */
     pm_observe_fn observe;          /* NULL as a rule */
     void *observe_ctx;
+    pm_layer_fn on_layer;           /* NULL as a rule: sees the residual stream after each layer */
+    void *layer_ctx;
+    bool skip;                      /* an observer may set it: linears and attention of the layer are then left out, what they would give is undefined */
 
     /* Scratch for up to m_cap tokens, grown by pm_exec_reserve. M tokens, all rows padded to 16 floats. */
     struct pm_arena arena;

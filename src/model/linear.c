@@ -252,6 +252,7 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
                        enum pm_slot_id id)
 {
     const struct pm_linear_desc *d = &l->desc;
+    if (e->skip) return;
     struct job j = { .e = e, .l = l, .in = in, .m = m, .pack = e->pack };
     float *rows = has_out(in->prep) ? in->out : in->x;
     set_up(&j, rows, in->ldx);
@@ -260,6 +261,7 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
     if (e->observe) {
         run_chunks(&j, "prepare", prepare_only, m, 1);
         e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
+        if (e->skip) return;
         run_chunks(&j, "prepare", pack_only, m, 1);
     } else {
         run_chunks(&j, "prepare", prepare_chunk, m, 1);

@@ -62,7 +62,7 @@ static bool attempt(const char *what, const json_t *c)
     assert_int_equal(json_dump_file(c, config, 0), 0);
     unlink(out);
     size_t before = files_in(root);
-    pm_status st = pm_convert(&(pm_convert_params){ .source = root, .output = out, .dtype = "w8a8", .n_threads = 1 }, &err);
+    pm_status st = pm_convert(&(pm_convert_params){ .source = root, .output = out, .quality = PM_QUALITY_FAST, .dtype = "w8a8", .n_threads = 1 }, &err);
     if (st) {
         if (err.code != st || !err.msg[0]) fail_msg("%s: %s without words", what, pm_status_name(st));
         if (st == PM_ERR_MEMORY || st == PM_ERR_IO || st == PM_ERR_ARGUMENT) fail_msg("%s: %s: %s", what, pm_status_name(st), err.msg);

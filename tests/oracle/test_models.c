@@ -104,7 +104,7 @@ static struct compare run_some(const char *folder, const char *name, const char 
     struct blob ids = slurp(golden, "ids.i32"), logits = slurp(golden, logits_file);
     assert_int_equal(ids.len, LENGTH * sizeof(int32_t));
     pm_error err = { 0 };
-    if (pm_convert(&(pm_convert_params){ .source = folder, .output = file, .dtype = dtype, .rotate = rotate, .n_threads = 1 }, &err)) fail_msg("%s %s: %s", name, dtype, err.msg);
+    if (pm_convert(&(pm_convert_params){ .source = folder, .output = file, .dtype = dtype, .rotate = rotate, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err)) fail_msg("%s %s: %s", name, dtype, err.msg);
     pm_engine *engine;
     pm_model *model;
     pm_session *session;

@@ -21,6 +21,7 @@ void pm_fill_ops_neon(struct pm_kernels *k)
 {
     k->gemm_f16 = gemm_f16_neon;
     k->gemm_bf16 = gemm_bf16_neon;
+    k->outer = outer_neon;
     k->quant_q8 = quant_q8_neon;
     k->quant_q16 = quant_q16_neon;
     k->hadamard = hadamard_neon;

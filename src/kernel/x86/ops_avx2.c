@@ -21,6 +21,7 @@ void pm_fill_ops_avx2(struct pm_kernels *k)
 {
     k->gemm_f16 = gemm_f16_avx2;
     k->gemm_bf16 = gemm_bf16_avx2;
+    k->outer = outer_avx2;
     k->quant_q8 = quant_q8_avx2;
     k->quant_q16 = quant_q16_avx2;
     k->hadamard = hadamard_avx2;

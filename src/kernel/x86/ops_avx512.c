@@ -21,6 +21,7 @@ void pm_fill_ops_avx512(struct pm_kernels *k)
 {
     k->gemm_f16 = gemm_f16_avx512;
     k->gemm_bf16 = gemm_bf16_avx512;
+    k->outer = outer_avx512;
     k->quant_q8 = quant_q8_avx512;
     k->quant_q16 = quant_q16_avx512;
     k->hadamard = hadamard_avx512;
