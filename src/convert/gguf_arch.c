@@ -134,7 +134,8 @@ static const struct rename common_parts[] = {
     { "ffn_gate", "mlp.gate_proj" },         { "ffn_up", "mlp.up_proj" },           { "ffn_down", "mlp.down_proj" },       { 0 },
 };
 static const struct rename none[] = { { 0 } };
-static const struct rename sandwich_parts[] = { { "post_attention_norm", "post_attention_layernorm" }, { "ffn_norm", "pre_feedforward_layernorm" }, { "post_ffw_norm", "post_feedforward_layernorm" }, { 0 } };
+static const struct rename sandwich_parts[] = { { "post_attention_norm", "post_attention_layernorm" }, { "ffn_norm", "pre_feedforward_layernorm" },
+                                                { "post_ffw_norm", "post_feedforward_layernorm" }, { 0 } };
 static const struct rename phi2_top[] = { { "output_norm", "model.final_layernorm" }, { 0 } };
 static const struct rename phi2_parts[] = { { "attn_qkv", "self_attn.qkv" }, { "attn_output", "self_attn.dense" }, { "ffn_up", "mlp.fc1" }, { "ffn_down", "mlp.fc2" }, { 0 } };
 static const struct rename phi3_parts[] = { { "attn_qkv", "self_attn.qkv_proj" }, { "ffn_up", "mlp.gate_up_proj" }, { 0 } };
