@@ -32,6 +32,7 @@
 #define TOK_BYTE 8u     /* <0xXX> of a byte-fallback vocabulary */
 #define TOK_CONTROL 16u /* SentencePiece control piece: never produced from text, decodes to nothing */
 #define TOK_UNKNOWN 32u /* SentencePiece unknown piece: decodes to " U+2047 " */
+#define TOK_NEVER 128u   /* SentencePiece: the NUL character where there are byte pieces: never produced from text */
 #define TOK_USER 64u    /* SentencePiece user-defined piece: matched before merging, never merged */
 
 struct tok_header {
