@@ -224,7 +224,7 @@ def ffn(f, i, layer, x):
 
 def plain(m):
     """This reader computes the blocks of Llama and Qwen; it says so when a file wants others."""
-    if m["norm"] != "rms" or m["logit_softcap"] or m["embed_scale"] != 1 or any(r["kind"] != "fixed" or r["scale"] != 1 for r in m["ropes"]):
+    if m["norm"] != "rms" or m["logit_softcap"] or m["embed_scale"] != 1 or m.get("embed_norm") or any(r["kind"] != "fixed" or r["scale"] != 1 for r in m["ropes"]):
         return False
     return all(a["kind"] == "attention" and not a["window"] and not a["softcap"] and layer["ffn"]["kind"] == "glu" and layer["ffn"]["act"] == "silu"
                and not layer["post_norms"] and not layer["parallel"] for layer in m["layers"] for a in [layer["attn"]])

@@ -85,6 +85,16 @@ void pm_gemm_bf16_ref(const struct pm_gemm *g, size_t panel0, size_t panel1)
     gemm_float(g, panel0, panel1, pm_bf16_to_f32);
 }
 
+void pm_outer_ref(const struct pm_outer *o)
+{
+    for (size_t i = 0; i < o->m; i++)
+        for (size_t j = 0; j < o->n; j++) {
+            float c = o->c[i * o->ldc + j];
+            for (size_t k = 0; k < o->k; k++) c = fmaf(o->a[k * o->lda + i], o->b[k * o->ldb + j], c);
+            o->c[i * o->ldc + j] = c;
+        }
+}
+
 /* absmax of x[0..n), and the two factors of the quantiser. */
 static float quant_scale(const float *x, size_t n, float max, float *inv)
 {

@@ -78,7 +78,7 @@ static pm_status make_symbols(struct encoder *e, const char *s, size_t len, size
         }
         pm_utf8_decode(s + i, len - i, &used);
         int32_t id = pm_tok_find(t, s + i, used);
-        if (id >= 0 && (t->flags[id] & (TOK_CONTROL | TOK_UNKNOWN))) id = -1;
+        if (id >= 0 && (t->flags[id] & (TOK_CONTROL | TOK_UNKNOWN | TOK_NEVER))) id = -1;
         st = id >= 0 ? add_symbol(e, n, id, i, used, false, err) : add_unknown(e, n, s, i, used, err);
     }
     return st;

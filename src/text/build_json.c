@@ -123,6 +123,7 @@ static pm_status pretokenizer(struct builder *b, const json_t *j, int depth, pm_
             if ((st = pretokenizer(b, v, depth + 1, err))) return st;
         return PM_OK;
     }
+    if (json_is_true(json_object_get(b->config, "byte_level"))) return pm_fail(err, PM_ERR_UNSUPPORTED, "tokenizer.json: the pre_tokenizer \"%.60s\" stands behind ByteLevel, where it would see bytes; this is not supported", type);
     if (strcmp(type, "ByteLevel") == 0) {
         json_object_set_new(b->config, "byte_level", json_true());
         if (flag(j, "add_prefix_space", true)) st = pm_build_op(b, "pre", json_pack("{s:s}", "op", "prefix_space"), err);

@@ -85,9 +85,20 @@ static pm_status read_piece(struct spm *m, const struct field *f, pm_error *err)
     return st;
 }
 
+/* "IQ== 0": some checkpoints give this name to another kind of file. */
+static bool is_tiktoken(const struct pm_text_file *f)
+{
+    size_t n = 0, digits = 0;
+    while (n < f->len && n < 200 && ((f->data[n] >= '0' && f->data[n] <= '9') || (f->data[n] >= 'A' && f->data[n] <= 'Z') || (f->data[n] >= 'a' && f->data[n] <= 'z') || (f->data[n] && strchr("+/=", f->data[n])))) n++;
+    if (n < 2 || n >= f->len || f->data[n] != ' ') return false;
+    while (n + 1 + digits < f->len && f->data[n + 1 + digits] >= '0' && f->data[n + 1 + digits] <= '9') digits++;
+    return digits > 0 && n + 1 + digits < f->len && f->data[n + 1 + digits] == '\n';
+}
+
 static pm_status read_model(const struct pm_text_file *f, struct spm *m, pm_error *err)
 {
     struct pm_cursor c = { .data = (const uint8_t *)f->data, .len = f->len };
+    if (is_tiktoken(f)) return pm_fail(err, PM_ERR_UNSUPPORTED, "tokenizer.model is a tiktoken file (base64 and a rank a line), not a SentencePiece model; add the checkpoint's tokenizer.json");
     *m = (struct spm){ .dummy_prefix = true, .remove_extra = true };
     bool any_trainer = false;
     for (struct field g; next_field(&c, &g);) {
@@ -155,13 +166,14 @@ static pm_status add_pieces(struct builder *b, const struct spm *m, pm_error *er
     size_t n = 0;
     int32_t unk = -1;
     bool bytes = false;
+    for (size_t i = 0; i < m->n; i++) bytes = bytes || m->piece[i].type == PIECE_BYTE;
     for (size_t i = 0; i < m->n && !st; i++) {
         const struct piece *p = &m->piece[i];
+        bool nul = bytes && p->len == 1 && p->s[0] == '\0';      /* sentencepiece does not use it then */
         int type = p->type >= 1 && p->type <= 6 ? p->type : PIECE_NORMAL;
         if (p->len > MAX_PIECE && type == PIECE_NORMAL) st = pm_fail(err, PM_ERR_LIMIT, "tokenizer: piece %zu has %zu bytes; the limit is %d", i, p->len, MAX_PIECE);
-        if (!st) st = pm_build_token(b, (uint32_t)i, p->s, p->len, flags[type], err);
+        if (!st) st = pm_build_token(b, (uint32_t)i, p->s, p->len, nul ? TOK_NEVER : flags[type], err);
         if (type == PIECE_UNKNOWN && unk < 0) unk = (int32_t)i;
-        if (type == PIECE_BYTE) bytes = true;
         if (type == PIECE_USER && p->len && !st && json_array_append_new(json_object_get(b->config, "user"), json_integer((json_int_t)i))) st = pm_fail(err, PM_ERR_MEMORY, "out of memory");
         if (type == PIECE_NORMAL && p->score == p->score) order[n++] = (struct by_score){ p->score, (uint32_t)i };
     }
@@ -400,9 +412,10 @@ pm_status pm_build_from_gguf(struct builder *b, const struct pm_gguf_vocab *v, p
     if (v->n == 0 || v->n > BUILD_MAX_VOCAB) return pm_fail(err, PM_ERR_LIMIT, "GGUF: the vocabulary has %zu tokens", v->n);
     pm_status st;
     bool spm = strcmp(v->model, "llama") == 0;
+    if (strcmp(v->model, "rwkv") == 0) return pm_build_rwkv_gguf(b, v, err);    /* adds nothing to a text */
     if (spm) st = gguf_spm(b, v, err);
     else if (strcmp(v->model, "gpt2") == 0) st = gguf_byte_level(b, v, err);
-    else return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tokenizer.ggml.model \"%.40s\" is not known; known are gpt2 and llama", v->model);
+    else return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tokenizer.ggml.model \"%.40s\" is not known; known are gpt2, llama and rwkv", v->model);
     if (st) return st;
     bool add_bos = v->add_bos < 0 ? spm : v->add_bos;
     if (add_bos && v->bos >= 0) json_array_append_new(json_object_get(b->config, "prefix"), json_integer(v->bos));

@@ -11,7 +11,7 @@
 #include "base/json.h"
 
 /* The limits, and why they are so: the largest real templates have 20 KB; a conversation of a thousand messages takes some hundred thousand steps; a step is some twenty
-   nanoseconds of work, so that the end comes within half a second; the stack that a nesting of 400 takes fits into 1 MiB. */
+   nanoseconds of work, so that the end comes within half a second; the stack that a nesting of 400 takes fits into 256 KiB. */
 #define PM_JINJA_SOURCE ((size_t)1 << 20)       /* bytes of the template */
 #define PM_JINJA_OUTPUT ((size_t)16 << 20)      /* bytes of the output, and of any text on the way that is put together behind it */
 #define PM_JINJA_STEPS ((size_t)10000000)       /* evaluated nodes, items gone through, a few to 64 bytes of text gone through */

@@ -209,7 +209,7 @@ static struct jargs *keep_args(struct jinja *j, const struct jargs *a)
 /* Arguments behind the first `skip`. */
 static struct jargs rest(const struct jargs *a, size_t skip)
 {
-    return (struct jargs){ .v = a->v + pm_min_size(skip, a->n), .n = a->n > skip ? a->n - skip : 0, .kname = a->kname, .kval = a->kval, .nk = a->nk };
+    return (struct jargs){ .v = a->n > skip ? a->v + skip : NULL, .n = a->n > skip ? a->n - skip : 0, .kname = a->kname, .kval = a->kval, .nk = a->nk };
 }
 
 static struct jval named(const struct jargs *a, const char *name)

@@ -360,7 +360,8 @@ pm_status pm_tokenizer_open(const void *blob, size_t len, struct pm_tokenizer **
     bool pow2 = (h->n_hash & (h->n_hash - 1)) == 0 && (h->n_merge & (h->n_merge - 1)) == 0;
     if (h->total > len || h->n_vocab < 1 || h->n_vocab > INT32_MAX / 2 || !pow2 || !section_ok(h, h->config, h->config_len, 1) || h->config_len > TOK_MAX_CONFIG ||
         !section_ok(h, h->tok_off, (uint64_t)h->n_vocab + 1, 4) || !section_ok(h, h->bytes, h->bytes_len, 1) || !section_ok(h, h->flags, h->n_vocab, 1) ||
-        !section_ok(h, h->hash, h->n_hash, 4) || !section_ok(h, h->merge, h->n_merge, sizeof(struct tok_merge))) {
+        !section_ok(h, h->hash, h->n_hash, 4) || !section_ok(h, h->merge, h->n_merge, sizeof(struct tok_merge)) || (h->n_node && h->n_merge) ||
+        !section_ok(h, h->merge, h->n_node, sizeof(struct tok_node))) {
         st = bad(err, "a section lies outside of the blob");
         goto fail;
     }
@@ -369,6 +370,7 @@ pm_status pm_tokenizer_open(const void *blob, size_t len, struct pm_tokenizer **
     t->flags = p + h->flags;
     t->hash = (const uint32_t *)(p + h->hash);
     t->merge = (const struct tok_merge *)(p + h->merge);
+    t->node = h->n_node ? (const struct tok_node *)(p + h->merge) : NULL;
     t->config = pm_json_parse((const char *)p + h->config, (size_t)h->config_len, false, "tokenizer configuration", err);
     t->match_context = pcre2_match_context_create(NULL);
     if (!t->config || !t->match_context) {
@@ -502,6 +504,7 @@ static pm_status encode_stretch(struct encoder *e, const char *s, size_t len, bo
 {
     const struct pm_tokenizer *t = e->t;
     if (!len) return PM_OK;
+    if (t->node) return pm_tok_trie(e, s, len, err);
     e->text.len = 0;
     pm_status st = pm_buf_add(&e->text, s, len, err);
     if (!st) st = pm_tok_normalize(e, err);
@@ -545,7 +548,7 @@ pm_status pm_tokenizer_encode(const struct pm_tokenizer *t, const char *text, si
     struct encoder e;
     pm_status st = new_encoder(&e, t, out, err);
     if (st) return st;
-    st = make_valid(&text, &len, &clean, err);
+    if (!t->node) st = make_valid(&text, &len, &clean, err);
     for (size_t i = 0; (flags & PM_TOKENIZE_ADD_SPECIAL) && i < t->n_prefix && !st; i++) st = push(out, t->prefix[i], err);
     size_t start = 0, at = 0;
     struct span span;
@@ -589,5 +592,5 @@ bool pm_tokenizer_is_special(const struct pm_tokenizer *t, int32_t id)
 
 const char *pm_tokenizer_kind(const struct pm_tokenizer *t)
 {
-    return t->byte_level ? "byte-level BPE" : "SentencePiece BPE";
+    return t->node ? "byte trie" : t->byte_level ? "byte-level BPE" : "SentencePiece BPE";
 }

@@ -24,7 +24,7 @@ struct way { const char *what, *source, *dtype; bool vocab_only; };
 static pm_status convert(const struct way *w, pm_error *err)
 {
     *err = (pm_error){ 0 };
-    return pm_convert(&(pm_convert_params){ .source = w->source, .output = out, .dtype = w->dtype, .vocab_only = w->vocab_only, .n_threads = 1 }, err);
+    return pm_convert(&(pm_convert_params){ .source = w->source, .output = out, .quality = PM_QUALITY_FAST, .dtype = w->dtype, .vocab_only = w->vocab_only, .n_threads = 1 }, err);
 }
 
 /* Whether the file is what it is when nothing fails. */

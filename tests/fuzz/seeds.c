@@ -115,7 +115,7 @@ static void seed_checkpoint(const char *folder, const char *out)
         tiny_put_text(folder, "chat_template.jinja", TINY_TEMPLATE);
         tiny_put_tensors(&t, folder, "model.safetensors", 0, 1);
         pm_error err = { 0 };
-        if (pm_convert(&(pm_convert_params){ .source = folder, .output = out, .dtype = cases[i].dtype, .n_threads = 1, .vocab_only = i == 1 }, &err)) {
+        if (pm_convert(&(pm_convert_params){ .source = folder, .output = out, .quality = PM_QUALITY_FAST, .dtype = cases[i].dtype, .n_threads = 1, .vocab_only = i == 1 }, &err)) {
             fprintf(stderr, "%s\n", err.msg);
             exit(1);
         }
@@ -177,7 +177,7 @@ static void seed_goldens(const char *golden, const char *out)
         snprintf(path, sizeof path, "%s/%s", golden, e->d_name);
         pm_error err = { 0 };
         static const char *const dtypes[] = { "f16", "w8a8_g128", "bf16", "w4a16_g32", "w8a8", "w4a16" };
-        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .dtype = dtypes[len % 6], .n_threads = 1, .head_same = len % 4 == 1 }, &err)) {
+        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .dtype = dtypes[len % 6], .n_threads = 1, .head_same = len % 4 == 1 }, &err)) {
             fprintf(stderr, "%s\n", err.msg);
             exit(1);
         }

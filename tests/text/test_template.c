@@ -158,13 +158,14 @@ static void chat_is_normalised(void **state)
     assert_string_equal(simple(all, "[{\"role\":\"a\"}]", "[]"), "ERROR variables is not a JSON object");
 }
 
-/* Where another locale has a decimal comma, numbers keep their point. (Without such a locale on the machine this says little.) */
+/* Where the program's locale has a decimal comma, numbers keep their point. */
 static void locale_does_not_matter(void **state)
 {
     (void)state;
-    static const char *const names[] = { "de_DE.UTF-8", "fr_FR.UTF-8", "de_DE", "C.UTF-8" };
+    static const char *const names[] = { "de_DE.UTF-8", "fr_FR.UTF-8", "es_ES.UTF-8", "ru_RU.UTF-8", "de_DE" };
     const char *found = NULL;
-    for (size_t i = 0; !found && i < 4; i++) found = setlocale(LC_ALL, names[i]);
+    for (size_t i = 0; !found && i < sizeof names / sizeof *names; i++) found = setlocale(LC_ALL, names[i]);
+    if (!found) skip();     /* this machine has none */
     assert_string_equal(simple("{{ 1.5 }} {{ '2.5'|float }} {{ '%.1f' % 3.5 }} {{ strftime_now('%B') }}", "[{\"role\":\"a\"}]", NULL), "1.5 2.5 3.5 January");
     setlocale(LC_ALL, "C");
 }

@@ -164,13 +164,18 @@ def vocab_merges():
                                   "tokenizer_config": json.dumps(config, ensure_ascii=False)})
 
 
-def spm_case(name, size=600, added=None, **kw):
+def spm_case(name, size=600, added=None, more_pieces=(), **kw):
     out = io.BytesIO()
     options = dict(model_type="bpe", vocab_size=size, character_coverage=0.9995, normalization_rule_name="identity", byte_fallback=True, add_dummy_prefix=True, remove_extra_whitespaces=False,
                    split_digits=True, allow_whitespace_only_pieces=True, num_threads=1, minloglevel=2, hard_vocab_limit=False, max_sentence_length=100000)
     options.update(kw)
     spm.SentencePieceTrainer.train(sentence_iterator=iter(TRAIN), model_writer=out, **options)
-    sp = spm.SentencePieceProcessor(model_proto=out.getvalue())
+    model = out.getvalue()
+    for text in more_pieces:    # a further element of the field "pieces": a string and the score -1
+        text = text.encode("utf-8")
+        piece = b"\x0a" + bytes([len(text)]) + text + b"\x15\x00\x00\x80\xbf"
+        model += b"\x0a" + bytes([len(piece)]) + piece
+    sp = spm.SentencePieceProcessor(model_proto=model)
     bos, eos = sp.piece_to_id("<s>"), sp.piece_to_id("</s>")
     config = {"add_bos_token": True, "add_eos_token": False}
     added = added or {}
@@ -192,7 +197,7 @@ def spm_case(name, size=600, added=None, **kw):
     def decode(ids, skip_special=False):
         return sp.decode(list(ids))
 
-    return Case(name, {"tokenizer_model": out.getvalue(), "tokenizer_config": json.dumps(config)}, encode, None if added else decode, list(added) + ["<s>", "</s>", "<unk>"],
+    return Case(name, {"tokenizer_model": model, "tokenizer_config": json.dumps(config)}, encode, None if added else decode, list(added) + ["<s>", "</s>", "<unk>"],
                 [sp.id_to_piece(i) for i in range(sp.get_piece_size()) if len(sp.id_to_piece(i)) > 1], list(range(sp.get_piece_size())))
 
 
@@ -203,6 +208,7 @@ def spm_tokenizers():
     yield spm_case("spm_extra_no_prefix", remove_extra_whitespaces=True, add_dummy_prefix=False)
     yield spm_case("spm_user", user_defined_symbols=["---", "...", "<br/>", "_", "\n", "1", "2", "ab", "▁▁", "日本"], control_symbols=["<ctl>", "<user>"])
     yield spm_case("spm_unk", byte_fallback=False, size=250)
+    yield spm_case("spm_nul", size=400, more_pieces=["\0"])
     yield spm_case("spm_added", control_symbols=["<ctl>"], added={"<s>": 1, "</s>": 2, "<|turn|>": 900, "<|turn": 901})
 
 
