@@ -235,8 +235,8 @@ PM_API void pm_session_free(pm_session *session);
 PM_API size_t pm_session_length(const pm_session *session);
 PM_API uint32_t pm_session_context(const pm_session *session);
 /* Shortens the timeline to its first n tokens and gives back the memory behind them. n > length is PM_ERR_ARGUMENT. When something was dropped, there are no
-   logits until the next feed. Where the memory of keys that an attention window had passed was given back already, the kept tokens are read again, which takes as long as
-   feeding them. */
+   logits until the next feed. Where the memory of keys that an attention window had passed was given back already, and with a recurrent model, whose state has no way back,
+   the kept tokens are read again, which takes as long as feeding them. */
 PM_API pm_status pm_session_truncate(pm_session *session, size_t n, pm_error *err);
 
 /* Appends ids[n], n >= 1: prefill, or one decode step when n is 1. On success the logits of the last token are ready. PM_CONTEXT_FULL: does not fit,
@@ -255,6 +255,10 @@ PM_API pm_status pm_session_feed_batch(pm_session *const *sessions, const int32_
 typedef int (*pm_logits_fn)(void *user, size_t position, const float *logits, size_t n_vocab);
 PM_API pm_status pm_session_feed_logits(pm_session *session, const int32_t *ids, size_t n, pm_logits_fn fn, void *user, pm_error *err);
 
+/* For measuring: while fn is not NULL, every feed calls it after each layer (0 ..) with the residual stream of the tokens of a chunk, x[n_tok][ld] of which n_embd columns count. */
+typedef void (*pm_layer_fn)(void *user, uint32_t layer, const float *x, size_t n_tok, size_t n_embd, size_t ld);
+PM_API void pm_session_watch(pm_session *session, pm_layer_fn fn, void *user);
+
 /* Makes the timeline equal to ids: keeps the longest common prefix (at most n - 1 tokens, so that logits exist), drops what follows it, feeds the
    rest. *n_reused (may be NULL) gets the length of the prefix that was kept. The logits are those of feeding everything. Errors as pm_session_feed; a
    prompt that does not fit or holds a wrong id leaves the timeline as it was. */
@@ -266,8 +270,19 @@ PM_API const float *pm_session_logits(const pm_session *session);
 /* [n_embd] floats of the last token after the final norm. Same lifetime, NULL in the same cases. */
 PM_API const float *pm_session_hidden(const pm_session *session);
 
-/* From any thread, and from a signal handler: the running or next feed, prompt or generate stops within one layer of one chunk and returns PM_ABORTED.
-   Cleared when that call returns. */
+/* A session's timeline as bytes: its ids, the logits of its last token, and what the model remembers of them (the recurrent state, the keys and values). Loading it is as
+   good as feeding the same tokens again, bit for bit, and takes no longer than copying it. What a sampler remembers (mirostat) is not part of it.
+   save: *data is owned by the caller (pm_free). A recurrent model's state has one size (12.4 MiB for RWKV7-1.5B); keys and values grow with the timeline
+   (pm_memory_plan.kv_per_token, in pages of 64 tokens).
+   load: replaces the session's timeline. The session must be of the same file, the same KV type (attention layers only) and a context that holds the saved tokens and lies
+   on the same side of where the model's ropes switch; its engine, tier and chunk may differ. The buffer may come from a stranger: it is checked, hash included, before
+   anything is changed, and on an error the session is as it was. PM_ERR_MISMATCH: another model or KV type, or damaged. PM_ERR_FORMAT, PM_ERR_VALUE: damaged.
+   PM_ERR_UNSUPPORTED: another version of the format. PM_CONTEXT_FULL: longer than the context. */
+PM_API pm_status pm_session_state_save(const pm_session *session, void **data, size_t *len, pm_error *err);
+PM_API pm_status pm_session_state_load(pm_session *session, const void *data, size_t len, pm_error *err);
+
+/* From any thread, and from a signal handler: the running or next feed, prompt or generate stops within one layer of one chunk and returns PM_ABORTED;
+   with a recurrent model, within one chunk. Cleared when that call returns. */
 PM_API void pm_session_abort(pm_session *session);
 
 /* The order: penalties, temperature, then mirostat or top-k, top-p, min-p, then one draw. Penalties see the timeline, the prompt included.
@@ -326,6 +341,11 @@ typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2
    to stop: PM_ABORTED, nothing is left behind. */
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
+/* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier
+   ones; needs a multiple of the time and more memory, and knows layers of attention only (else PM_ERR_UNSUPPORTED). Float dtypes, and Q4_0 taken over as it is, know no
+   difference. The file's provenance says which it was. */
+typedef enum pm_quality { PM_QUALITY_FAST = 0, PM_QUALITY_BEST = 1 } pm_quality;
+
 typedef struct pm_convert_params {
     const char *source;         /* a checkpoint folder or a GGUF file; required */
     const char *output;         /* the .pumice to write; appears under this name only when complete; required */
@@ -333,7 +353,8 @@ typedef struct pm_convert_params {
     pm_rotate rotate;
     bool head_same;             /* the head in the body's dtype; default: int8 for integer dtypes */
     bool vocab_only;            /* tokenizer and template, no weights */
-    const char *calibrate;      /* path of a text file, or NULL */
+    pm_quality quality;
+    const char *calibrate;      /* path of a text, or of JSON lines with "messages" (rendered with the model's template) or "text"; NULL: the built-in text. Given: BEST. */
     int n_threads;              /* 0 = as pm_engine_params */
     const char *name;           /* the model's name in the file; NULL = from the source */
     pm_progress_fn on_progress;

@@ -22,6 +22,10 @@ for dtype in f16 bf16 w8a8 w8a8_g128 w4a16 w4a16_g32 w4a16_g128; do
     "$x86" synth tiny --dtype "$dtype" -o "$tmp/$dtype.pumice" >/dev/null
     compare "$tmp/$dtype.pumice" "$dtype"
 done
+for dtype in f16 w8a8 w4a16_g32; do
+    "$x86" synth tiny-rwkv7 --dtype "$dtype" -o "$tmp/rwkv7.pumice" >/dev/null
+    compare "$tmp/rwkv7.pumice" "rwkv7 $dtype"
+done
 compare "$tmp/w8a8.pumice" "w8a8 kv=int8" --kv int8
 compare "$tmp/f16.pumice" "f16 kv=f32" --kv f32
 for dtype in w8a8 w4a16_g128; do

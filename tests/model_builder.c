@@ -92,7 +92,7 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     struct maker *b = ctx;
     if (slot->linear) return put_linear(b, slot->name, slot->linear, err);
     if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
-        return put_vector(b, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.4f, err);
+        return put_vector(b, slot->name, slot->n, slot->n, strstr(slot->name, "bias") || strstr(slot->name, "r_k") ? 0 : strstr(slot->name, "mix") ? 0.5f : 1, 0.4f, err);
     float inv_freq[PM_MAX_HEAD_DIM / 2];
     for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / pm_pow(slot->id == PM_SLOT_rope ? 1e4 : 3e4, (double)i / slot->n));
     return pm_writer_put(&b->w, slot->name, inv_freq, slot->n * sizeof(float), err);
@@ -105,6 +105,30 @@ static struct pm_layer_desc make_layer(const struct builder_options *o, uint32_t
                                    .ffn = o->mlp ? PM_FFN_MLP : PM_FFN_GLU, .act = o->mlp || o->gelu ? PM_ACT_GELU : PM_ACT_SILU, .post_norms = o->post_norms, .parallel = o->parallel,
                                    .qkv = { .n = (n_head + 2 * n_kv) * d_head, .k = n_embd, .bias = o->bias }, .o = { .n = n_embd, .k = n_head * d_head, .bias = o->bias },
                                    .gate_up = { .n = (o->mlp ? 1 : 2) * n_ff, .k = n_embd, .bias = o->bias }, .down = { .n = n_embd, .k = n_ff, .bias = o->bias } };
+}
+
+/* Turns a layer into a recurrent one. Ranks that are no multiple of anything; the first layer has no low-rank part for its values. */
+static void make_recurrent(const struct builder_options *o, struct pm_layer_desc *l, uint32_t n_embd, uint32_t n_head, uint32_t d_head, bool first)
+{
+    uint32_t width = n_head * d_head;
+    struct pm_rwkv7_desc r = o->round ? (struct pm_rwkv7_desc){ 32, 16, 64, 128, 64e-5f } : (struct pm_rwkv7_desc){ 20, 13, 7, 33, 64e-5f };
+    if (first) r.rank_v = 0;
+    *l = (struct pm_layer_desc){ .mixer = PM_MIX_RWKV7, .n_head = n_head, .d_head = d_head, .rope = -1, .attn_scale = 1, .rwkv7 = r, .ffn = PM_FFN_RWKV7, .n_ff = l->n_ff,
+                                 .post_norms = o->post_norms };
+    l->receptance = l->key = l->value = (struct pm_linear_desc){ .n = width, .k = n_embd };
+    l->w_down = (struct pm_linear_desc){ .n = r.rank_w, .k = n_embd };
+    l->a_down = (struct pm_linear_desc){ .n = r.rank_a, .k = n_embd };
+    l->g_down = (struct pm_linear_desc){ .n = r.rank_g, .k = n_embd };
+    l->w_up = (struct pm_linear_desc){ .n = width, .k = r.rank_w, .bias = true };
+    l->a_up = (struct pm_linear_desc){ .n = width, .k = r.rank_a, .bias = true };
+    l->g_up = (struct pm_linear_desc){ .n = width, .k = r.rank_g };
+    if (!first) {
+        l->v_gate_down = (struct pm_linear_desc){ .n = r.rank_v, .k = n_embd };
+        l->v_gate_up = (struct pm_linear_desc){ .n = width, .k = r.rank_v, .bias = true };
+    }
+    l->o = (struct pm_linear_desc){ .n = n_embd, .k = width };
+    l->gate_up = (struct pm_linear_desc){ .n = l->n_ff, .k = n_embd };
+    l->down = (struct pm_linear_desc){ .n = n_embd, .k = l->n_ff };
 }
 
 /* Makes a layer's attention a latent one: heads, ranks and sizes of a head as given. */
@@ -137,6 +161,11 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
     if (!d->name || !d->family || !d->dtype || !d->layer) return PM_ERR_MEMORY;
     d->layer[0] = o->round ? make_layer(o, 128, 8, 2, 48, 256, true) : make_layer(o, 96, 6, 2, 24, 172, true);
     d->layer[1] = o->round ? make_layer(o, 128, 4, 4, 64, 512, true) : make_layer(o, 96, 3, 1, 40, 100, false);
+    if (o->rwkv7) {
+        make_recurrent(o, &d->layer[0], d->n_embd, o->round ? 2 : 5, o->round ? 64 : 16, true);
+        if (!o->hybrid) make_recurrent(o, &d->layer[1], d->n_embd, o->round ? 4 : 1, o->round ? 32 : 80, false);
+        d->embed_norm = true;
+    }
     if (o->mla) make_latent(&d->layer[0], o->round ? 16 : 5, o->round ? (struct pm_mla_desc){ 128, 256, 64, 32, 32, 1e-6f } : (struct pm_mla_desc){ 40, 24, 20, 18, 12, 1e-2f });
     if (o->mla && o->round) make_latent(&d->layer[1], 12, (struct pm_mla_desc){ 256, 128, 32, 16, 48, 1e-6f });
     d->head = d->embed = (struct pm_linear_desc){ .n = BUILDER_VOCAB, .k = d->n_embd };

@@ -18,6 +18,7 @@ struct builder_options {
     bool gelu;                  /* in place of silu; mlp has it anyway */
     uint32_t window;            /* of the first layer */
     bool caps;                  /* scores and logits are capped, embeddings scaled */
+    bool rwkv7, hybrid;         /* recurrent layers; hybrid: the second one has attention */
     bool mla;                   /* latent attention: in the first layer, and in the second one when round; no window or cap there */
     bool long_rope;             /* the model's rope has a long form beyond 64 tokens of context */
     uint64_t seed;

@@ -194,8 +194,9 @@ def rope(x, inv_freq):
     x[..., :half], x[..., half:2 * half] = a * c - b * s, b * c + a * s
 
 
-def attention(f, i, d, x, eps):
-    qkv = Linear(f, "layers.%d.attn.qkv" % i, d["qkv"])(x)
+def attention(f, i, layer, x, eps):
+    d = layer["attn"]
+    qkv = Linear(f, "layers.%d.attn.qkv" % i, layer["linears"]["attn.qkv"])(x)
     t, (heads, kv, size) = x.shape[0], (d["n_head"], d["n_kv"], d["d_head"])
     q = qkv[:, :heads * size].reshape(t, heads, size)
     k = qkv[:, heads * size:(heads + kv) * size].reshape(t, kv, size)
@@ -203,32 +204,43 @@ def attention(f, i, d, x, eps):
     if d["qk_norm"]:
         q = rmsnorm(q, f.tensor["layers.%d.attn.q_norm" % i], eps)
         k = rmsnorm(k, f.tensor["layers.%d.attn.k_norm" % i], eps)
-    if d["rope"]:
-        rope(q, f.tensor["rope.inv_freq"])
-        rope(k, f.tensor["rope.inv_freq"])
+    if d["rope"] >= 0:
+        inv_freq = f.tensor["rope.%d.inv_freq" % d["rope"]]
+        rope(q, inv_freq)
+        rope(k, inv_freq)
     out = np.empty((t, heads, size), F)
     for h in range(heads):
-        s = (q[:, h].astype("f8") @ k[:, h * kv // heads].T) / np.sqrt(size)
+        s = (q[:, h].astype("f8") @ k[:, h * kv // heads].T) * d["scale"]
         s[np.triu_indices(t, 1)] = -np.inf
         p = np.exp(s - s.max(1, keepdims=True))
         out[:, h] = (p / p.sum(1, keepdims=True)) @ v[:, h * kv // heads]
-    return Linear(f, "layers.%d.attn.o" % i, d["o"])(out.reshape(t, -1))
+    return Linear(f, "layers.%d.attn.o" % i, layer["linears"]["attn.o"])(out.reshape(t, -1))
 
 
-def ffn(f, i, d, x):
-    gate, up = np.split(Linear(f, "layers.%d.ffn.gate_up" % i, d["gate_up"])(x), 2, 1)
-    return Linear(f, "layers.%d.ffn.down" % i, d["down"])(gate / (1 + np.exp(-gate)) * up)
+def ffn(f, i, layer, x):
+    gate, up = np.split(Linear(f, "layers.%d.ffn.gate_up" % i, layer["linears"]["ffn.gate_up"])(x), 2, 1)
+    return Linear(f, "layers.%d.ffn.down" % i, layer["linears"]["ffn.down"])(gate / (1 + np.exp(-gate)) * up)
+
+
+def plain(m):
+    """This reader computes the blocks of Llama and Qwen; it says so when a file wants others."""
+    if m["norm"] != "rms" or m["logit_softcap"] or m["embed_scale"] != 1 or m.get("embed_norm") or any(r["kind"] != "fixed" or r["scale"] != 1 for r in m["ropes"]):
+        return False
+    return all(a["kind"] == "attention" and not a["window"] and not a["softcap"] and layer["ffn"]["kind"] == "glu" and layer["ffn"]["act"] == "silu"
+               and not layer["post_norms"] and not layer["parallel"] for layer in m["layers"] for a in [layer["attn"]])
 
 
 def logits(f, ids):
     m = f.model
+    if not plain(m):
+        fail("this reader computes plain Llama and Qwen layers only; the file has others")
     eps = m["norm_eps"]
     head = Linear(f, "head", m["head"])
     embed = head if m["tied"] else Linear(f, "embed", m["embed"])
     x = np.stack([embed.row(i) for i in ids])
     for i, layer in enumerate(m["layers"]):
-        x = x + attention(f, i, layer["attn"], rmsnorm(x, f.tensor["layers.%d.attn.norm" % i], eps), eps)
-        x = x + ffn(f, i, layer["ffn"], rmsnorm(x, f.tensor["layers.%d.ffn.norm" % i], eps))
+        x = x + attention(f, i, layer, rmsnorm(x, f.tensor["layers.%d.attn.norm" % i], eps), eps)
+        x = x + ffn(f, i, layer, rmsnorm(x, f.tensor["layers.%d.ffn.norm" % i], eps))
     return head(rmsnorm(x, f.tensor["norm"], eps))
 
 
@@ -251,11 +263,8 @@ def linear_of(f, name):
     part = name.split(".")
     d = f.model
     if part[0] == "layers":
-        d = d["layers"][int(part[1])]
-        part = part[2:]
-    for p in part:
-        d = d[p]
-    return Linear(f, name, d)
+        return Linear(f, name, d["layers"][int(part[1])]["linears"][".".join(part[2:])])
+    return Linear(f, name, d[name])
 
 
 def check(path, f, tok, pumice):

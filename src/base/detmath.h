@@ -89,6 +89,11 @@ static inline float pm_geluf(float x)
     return (0.5f * x) * (1.0f + t);
 }
 
+static inline float pm_sigmoidf(float x)
+{
+    return 1.0f / (1.0f + pm_expf(-x));
+}
+
 /* x * sigmoid(x), with one division. */
 static inline float pm_siluf(float x)
 {

@@ -8,7 +8,13 @@ static int finish(pm_status st, const pm_error *err, const char *output, double 
 {
     struct stat file;
     progress_end();
-    if (st) return report(err);
+    if (st) {
+        int rc = report(err);
+        char partial[4096];
+        if (snprintf(partial, sizeof partial, "%s.partial", output) < (int)sizeof partial && stat(partial, &file) == 0)
+            fprintf(stderr, "%s keeps the layers that are done: the same command goes on from there\n", partial);
+        return rc;
+    }
     double mib = stat(output, &file) == 0 ? (double)file.st_size / 1048576 : 0;
     fprintf(stderr, "%s: %.1f MiB, written in %.1f s\n", output, mib, now_seconds() - start);
     return EXIT_OK;
@@ -38,18 +44,25 @@ static int parse_head(const struct command *c, const char *text, bool *same)
     return !text || *same || strcmp(text, "w8") == 0 ? -1 : args_usage(c, "--head must be w8 or same, not \"%s\"", text);
 }
 
+static int parse_quality(const struct command *c, const char *text, pm_quality *out)
+{
+    *out = !text || strcmp(text, "fast") == 0 ? PM_QUALITY_FAST : PM_QUALITY_BEST;
+    return *out == PM_QUALITY_FAST || strcmp(text, "best") == 0 ? -1 : args_usage(c, "--quality must be fast or best, not \"%s\"", text);
+}
+
 static int convert(int argc, char **argv)
 {
     pm_convert_params p = { .on_progress = progress_bar };
     struct positional pos = { 0 };
-    const char *rotate = NULL, *head = NULL;
+    const char *rotate = NULL, *head = NULL, *quality = NULL;
     int64_t threads = 0;
     const struct arg table[] = {
         { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
         { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128" },
         { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "rotate the inputs of integer linears, which spreads outliers: auto (default), on or off" },
         { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the output head in 8 bit even where the body has 4; same: as the body" },
-        { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "text whose activations weight the quantization errors" },
+        { "--quality", ARG_TEXT, &quality, 0, 0, "HOW", "fast (default): each weight is rounded by itself; best: weights make up for each other's rounding, as measured on a text: minutes for each 100 million weights" },
+        { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "with quality best: that text, or JSON lines with \"messages\" (default: a built-in text)" },
         { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "only tokenizer and chat template; needs no weights" },
         { "--name", ARG_TEXT, &p.name, 0, 0, "NAME", "the model's name in the file (default: from the source)" },
         { "--threads", ARG_INT, &threads, 1, PM_MAX_THREADS, "N", "threads (default: the CPUs this process may use)" },
@@ -59,7 +72,10 @@ static int convert(int argc, char **argv)
     if (rc >= 0) return rc;
     if (pos.n != 1) return args_usage(&cmd_convert, "give one checkpoint folder or GGUF file");
     if (!p.output) return args_usage(&cmd_convert, "-o FILE is missing");
-    if ((rc = parse_rotate(&cmd_convert, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_convert, head, &p.head_same)) >= 0) return rc;
+    if ((rc = parse_rotate(&cmd_convert, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_convert, head, &p.head_same)) >= 0 ||
+        (rc = parse_quality(&cmd_convert, quality, &p.quality)) >= 0)
+        return rc;
+    if (p.calibrate && quality && p.quality == PM_QUALITY_FAST) return args_usage(&cmd_convert, "--calibrate is of no use with --quality fast");
     if (same_file(pos.v[0], p.output)) return args_usage(&cmd_convert, "-o %s is the source itself", p.output);
     p.source = pos.v[0];
     p.n_threads = (int)threads;
@@ -98,7 +114,7 @@ static int synth(int argc, char **argv)
 
 /* tests/cli/convert.sh compares this with pm_synth_list(), through the error message of an unknown name. */
 #define SYNTH_NAMES "tiny, smollm2-135m, smollm2-360m, smollm2-1.7b, qwen2-0.5b, qwen2.5-1.5b, qwen3-0.6b, tinyllama-1.1b, llama-3.2-1b, llama-3.2-3b, llama-3-8b, " \
-    "minicpm4-0.5b, minicpm3-4b, internlm2-1.8b, telechat2-3b, phi3-3.8b, phi3-3.8b-128k, chatglm3-6b, gemma-2b, gemma2-2b, gemma3-1b, smollm3-3b, phi-2, tiny-options or tiny-mla"
+    "minicpm4-0.5b, minicpm3-4b, internlm2-1.8b, telechat2-3b, phi3-3.8b, phi3-3.8b-128k, chatglm3-6b, gemma-2b, gemma2-2b, gemma3-1b, smollm3-3b, phi-2, rwkv7-1.5b, tiny-options, tiny-mla or tiny-rwkv7"
 
 const struct command cmd_convert = {
     "convert", "make a .pumice file of a checkpoint folder or a GGUF file", "convert SOURCE -o FILE [options]",

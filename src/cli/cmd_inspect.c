@@ -33,15 +33,17 @@ static void print_layer(const json_t *layer)
     const json_t *attn = json_object_get(layer, "attn"), *ffn = json_object_get(layer, "ffn"), *mla = json_object_get(attn, "mla");
     const char *name;
     json_t *l;
-    if (mla)
+    bool recurrent = number_of(attn, "n_kv") == 0;      /* such layers have no keys */
+    if (recurrent) printf("  %s: %lld heads of %lld, recurrent", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(attn, "d_head"));
+    else if (mla)
         printf("  %s: %lld heads of %lld + %lld rotated, results of %lld; a token's latent is %lld + %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(mla, "d_nope"),
                number_of(mla, "d_rope"), number_of(mla, "d_v"), number_of(mla, "kv_rank"), number_of(mla, "d_rope"));
     else printf("  %s: %lld heads, %lld KV heads of %lld", text_of(attn, "kind"), number_of(attn, "n_head"), number_of(attn, "n_kv"), number_of(attn, "d_head"));
     if (json_is_true(json_object_get(attn, "qk_norm"))) printf(", q and k normed");
-    if (number_of(attn, "rope") < 0) printf(", no rope");
+    if (number_of(attn, "rope") < 0 && !recurrent) printf(", no rope");
     if (number_of(attn, "window")) printf(", window of %lld", number_of(attn, "window"));
     if (json_real_value(json_object_get(attn, "softcap")) > 0) printf(", scores capped at %g", json_real_value(json_object_get(attn, "softcap")));
-    printf("\n  ffn: %s %s of %lld", text_of(ffn, "act"), text_of(ffn, "kind"), number_of(ffn, "n_ff"));
+    printf("\n  ffn: %s%s%s of %lld", recurrent ? "" : text_of(ffn, "act"), recurrent ? "" : " ", text_of(ffn, "kind"), number_of(ffn, "n_ff"));
     if (json_is_true(json_object_get(layer, "post_norms"))) printf("; outputs normed");
     if (json_is_true(json_object_get(layer, "parallel"))) printf("; both blocks side by side");
     putchar('\n');

@@ -141,7 +141,7 @@ char *read_file(const char *path, size_t *len, int *code)
         if (n == 0) break;
     }
     if (ferror(f)) {
-        complain(EXIT_INPUT, "cannot read %s: %s", path, strerror(errno));
+        complain(EXIT_INPUT, "cannot read %s: %s", f == stdin ? "standard input" : path, strerror(errno));
         goto fail;
     }
     if (f != stdin) fclose(f);
@@ -265,15 +265,21 @@ double peak_memory(void)
 
 int progress_bar(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total)
 {
-    static double last;
+    static double last, start;
     (void)user;
     if (interrupted()) return 1;
     if (!isatty(2) || !total) return 0;
-    double t = now_seconds();
+    double t = now_seconds(), part = (double)done / (double)total;
+    if (start == 0) start = t;
     if (t - last < 0.1 && done != total) return 0;
     last = t;
-    int width = 30, filled = (int)((double)width * (double)done / (double)total);
-    fprintf(stderr, "\r%s [%.*s%*s] %3.0f %%  %-36.36s", stage, filled, "##############################", width - filled, "", 100.0 * (double)done / (double)total, tensor ? tensor : "");
+    int width = 30, filled = (int)(width * part);
+    char left[24] = "";
+    if (t - start > 5 && part > 0.005) {    /* before that, nobody can know */
+        double s = (t - start) * (1 - part) / part;
+        snprintf(left, sizeof left, "%d:%02d left ", (int)(s / 60), (int)s % 60);
+    }
+    fprintf(stderr, "\r%s [%.*s%*s] %3.0f %%  %s%-24.24s", stage, filled, "##############################", width - filled, "", 100 * part, left, tensor ? tensor : "");
     return 0;
 }
 

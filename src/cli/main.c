@@ -2,6 +2,7 @@
 #include "cli/common.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 
@@ -63,8 +64,17 @@ static int dispatch(int argc, char **argv)
     return EXIT_OK;
 }
 
+/* A program that is started with a standard stream closed would get its number for the next file that it opens, and print into that. Something that can neither be read
+   nor written takes the place instead. */
+static void occupy_standard_streams(void)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && errno == EBADF && open("/dev/null", fd == 0 ? O_WRONLY : O_RDONLY) != fd) return;
+}
+
 int main(int argc, char **argv)
 {
+    occupy_standard_streams();
     signal(SIGPIPE, SIG_DFL);       /* a reader that leaves ends us quietly, whatever our parent ignores */
     signal(SIGXFSZ, SIG_IGN);       /* a file size limit is a failed write, which is reported and tidied up */
     int rc = dispatch(argc, argv);

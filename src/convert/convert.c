@@ -3,12 +3,12 @@
  *
  * Memory: rows go through in blocks of at most BLOCK_BYTES, so neither a checkpoint nor a single tensor ever stands in memory whole.
  */
+#include "convert/conversion.h"
+
 #include "base/mem.h"
 #include "base/utf8.h"
-#include "convert/dtype.h"
 #include "convert/plan.h"
 #include "convert/quantize.h"
-#include "convert/writer.h"
 #include "kernel/kernel.h"
 
 #include <math.h>
@@ -18,22 +18,9 @@
 
 #define BLOCK_BYTES (16u << 20)
 
-struct conversion {
-    const pm_convert_params *params;
-    struct pm_source source;
-    const struct pm_family *family; /* NULL: not known, which only --vocab-only allows */
-    struct pm_plan plan;
-    struct pm_dtype_choice dtype;
-    struct pm_writer writer;
-    struct pm_pool *pool;
-    json_t *provenance, *errors;    /* errors: linear -> relative error */
-    struct pm_buf tokenizer;
-    size_t n_exact;                 /* linears whose four-bit blocks were taken as they are */
-};
-
 /* ---- vectors ---- */
 
-static pm_status put_vector(struct conversion *c, const struct pm_slot *slot, pm_error *err)
+static pm_status put_vector(struct pm_conversion *c, const struct pm_slot *slot, pm_error *err)
 {
     float *v = pm_calloc(slot->n, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
@@ -43,7 +30,7 @@ static pm_status put_vector(struct conversion *c, const struct pm_slot *slot, pm
     return st;
 }
 
-static pm_status put_bias(struct conversion *c, const char *out_name, const struct pm_parts *parts, size_t n, size_t padded, pm_error *err)
+static pm_status put_bias(struct pm_conversion *c, const char *out_name, const struct pm_parts *parts, size_t n, size_t padded, pm_error *err)
 {
     float *v = pm_calloc(padded, sizeof *v, err);
     if (!v) return PM_ERR_MEMORY;
@@ -64,7 +51,7 @@ static void keep(struct pm_plan *p, enum pm_slot_id id, uint32_t index, struct p
 }
 
 /* Q4_0 goes into w4a16_g32 as it is, in the head and the embedding too: anything else would lose something and gain nothing. */
-static void keep_exact(struct conversion *c)
+static void keep_exact(struct pm_conversion *c)
 {
     struct pm_desc *d = &c->plan.desc;
     if (c->dtype.type != PM_W_W4 || c->dtype.group != 32 || c->params->rotate == PM_ROTATE_ON) return;
@@ -76,7 +63,7 @@ static void keep_exact(struct conversion *c)
 
 struct linear_out { char weight[96], scale[96], bias[96]; };
 
-static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
+static pm_status put_repacked(struct pm_conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
 {
     size_t panels = pm_linear_panels(l), kp = pm_linear_kp(l), per_panel = kp / 32 * 16;
     uint8_t *panel = pm_calloc(8, kp, err);
@@ -100,7 +87,7 @@ static pm_status put_repacked(struct conversion *c, const struct pm_linear_desc 
     return st;
 }
 
-static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, double *err2,
+static pm_status put_quantised(struct pm_conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, double *err2,
                                double *sum2, pm_error *err)
 {
     size_t row_bytes = (size_t)l->k * sizeof(float), rows = pm_max_size(16, BLOCK_BYTES / row_bytes / 16 * 16), kp = pm_linear_kp(l);
@@ -122,7 +109,14 @@ static pm_status put_quantised(struct conversion *c, const struct pm_linear_desc
     return st;
 }
 
-static pm_status put_linear(struct conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, pm_error *err)
+void pm_conversion_note(struct pm_conversion *c, const char *name, double err2, double sum2)
+{
+    char text[16];      /* short, so that the header's size can be foreseen */
+    snprintf(text, sizeof text, "%.4f", sum2 > 0 ? sqrt(err2 / sum2) : 0);
+    json_object_set_new(c->errors, name, json_string(text));
+}
+
+static pm_status put_linear(struct pm_conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, pm_error *err)
 {
     struct linear_out o;
     size_t n_scale = pm_linear_scale_count(l);
@@ -138,11 +132,7 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
     free(scale);
     if (!st && l->bias) st = put_bias(c, o.bias, parts, l->n, pm_linear_panels(l) * PM_PANEL, err);
     if (exact) c->n_exact++;
-    else if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) {
-        char text[16];      /* short, so that the header's size can be foreseen */
-        snprintf(text, sizeof text, "%.4f", sum2 > 0 ? sqrt(err2 / sum2) : 0);
-        json_object_set_new(c->errors, name, json_string(text));
-    }
+    else if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) pm_conversion_note(c, name, err2, sum2);
     return st;
 }
 
@@ -150,17 +140,19 @@ static pm_status put_linear(struct conversion *c, const char *name, const struct
 
 static pm_status put_slot(void *ctx, const struct pm_slot *s, pm_error *err)
 {
-    struct conversion *c = ctx;
+    struct pm_conversion *c = ctx;
+    if (c->best && s->id < PM_SLOT_PER_LAYER) return PM_OK;     /* best.c's */
     if (s->id == PM_SLOT_rope) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq[s->index], s->n * sizeof(float), err);
     if (s->id == PM_SLOT_rope_long) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq_long[s->index], s->n * sizeof(float), err);
     return s->linear ? put_linear(c, s->name, s->linear, pm_plan_parts(&c->plan, s->id, s->index), err) : put_vector(c, s, err);
 }
 
-static pm_status put_all(struct conversion *c, pm_error *err)
+static pm_status put_all(struct pm_conversion *c, pm_error *err)
 {
     const struct pm_desc *d = &c->plan.desc;
     pm_status st = pm_writer_put(&c->writer, "tokenizer", c->tokenizer.data, c->tokenizer.len, err);
-    return st || !d->has_weights ? st : pm_desc_walk(d, put_slot, c, err);
+    if (!st && d->has_weights) st = pm_desc_walk(d, put_slot, c, err);
+    return st || !c->best ? st : pm_best_layers(c, err);
 }
 
 static pm_status add_eos(struct pm_desc *d, json_int_t id, const char *what, pm_error *err)
@@ -196,7 +188,7 @@ static int32_t named_token(const struct pm_tokenizer *tok, const json_t *config,
 }
 
 /* What ends a turn: generation_config.json, config.json, the GGUF's ids, tokenizer_config.json's eos_token, and the end-of-turn tokens that a chat template writes. */
-static pm_status collect_eos(struct conversion *c, const struct pm_tokenizer *tok, const json_t *config, pm_error *err)
+static pm_status collect_eos(struct pm_conversion *c, const struct pm_tokenizer *tok, const json_t *config, pm_error *err)
 {
     static const char *const turn_ends[] = { "<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>" };
     struct pm_desc *d = &c->plan.desc;
@@ -206,7 +198,8 @@ static pm_status collect_eos(struct conversion *c, const struct pm_tokenizer *to
     for (size_t i = 0; i < s->n_eos && !st; i++) st = add_eos(d, s->eos[i], s->config_name, err);
     int32_t id = named_token(tok, config, "eos_token");
     if (!st && id >= 0) st = add_eos(d, id, "tokenizer_config.json", err);
-    const char *const *own = c->family && c->family->text ? c->family->text->turn_ends : NULL;
+    const struct pm_family_text *text = c->family ? c->family->text : NULL;
+    const char *const *own = text && (c->own_template || !text->ends_of_template) ? text->turn_ends : NULL;
     for (size_t i = 0; own && own[i] && !st; i++)
         if ((id = pm_tokenizer_find(tok, own[i], strlen(own[i]))) >= 0) st = add_eos(d, id, c->family->name, err);
     for (size_t i = 0; i < sizeof turn_ends / sizeof *turn_ends && !st; i++)
@@ -214,7 +207,7 @@ static pm_status collect_eos(struct conversion *c, const struct pm_tokenizer *to
     return st;
 }
 
-static pm_status collect_bos(struct conversion *c, const struct pm_tokenizer *tok, const json_t *config, pm_error *err)
+static pm_status collect_bos(struct pm_conversion *c, const struct pm_tokenizer *tok, const json_t *config, pm_error *err)
 {
     struct pm_desc *d = &c->plan.desc;
     const struct pm_source *s = &c->source;
@@ -243,7 +236,7 @@ static pm_status collect_sampling(struct pm_desc *d, const json_t *g, pm_error *
     return PM_OK;
 }
 
-static pm_status collect_ids(struct conversion *c, pm_error *err)
+static pm_status collect_ids(struct pm_conversion *c, pm_error *err)
 {
     struct pm_desc *d = &c->plan.desc;
     const struct pm_text_file *text = &c->source.text.tokenizer_config;
@@ -271,7 +264,7 @@ static pm_status collect_ids(struct conversion *c, pm_error *err)
 }
 
 /* What the family says about text goes where the files' own word would be. */
-static pm_status find_family(struct conversion *c, pm_error *err)
+static pm_status find_family(struct pm_conversion *c, pm_error *err)
 {
     struct pm_source *s = &c->source;
     pm_status st = pm_family_find(s->config, &c->family, c->params->vocab_only ? NULL : err);
@@ -280,12 +273,13 @@ static pm_status find_family(struct conversion *c, pm_error *err)
     if (!text) return PM_OK;
     s->text.extras = &text->tokenizer;
     if (s->chat_template || !text->chat_template) return PM_OK;
+    c->own_template = true;
     s->chat_template_len = strlen(text->chat_template);
     s->chat_template = pm_strndup(text->chat_template, s->chat_template_len, err);
     return s->chat_template ? PM_OK : PM_ERR_MEMORY;
 }
 
-static pm_status check_frequencies(const struct conversion *c, pm_error *err)
+static pm_status check_frequencies(const struct pm_conversion *c, pm_error *err)
 {
     for (uint32_t r = 0; r < c->plan.desc.n_rope; r++)
         for (uint32_t i = 0; i < c->plan.desc.rope[r].n_rot / 2; i++) {
@@ -298,7 +292,7 @@ static pm_status check_frequencies(const struct conversion *c, pm_error *err)
 }
 
 /* What the runtime would refuse is refused here: whatever the family overlooked, no file is written that does not open. */
-static pm_status check_description(struct conversion *c, pm_error *err)
+static pm_status check_description(struct pm_conversion *c, pm_error *err)
 {
     struct pm_desc d;
     json_t *j = pm_desc_to_json(&c->plan.desc, err);
@@ -310,7 +304,20 @@ static pm_status check_description(struct conversion *c, pm_error *err)
     return st ? st : check_frequencies(c, err);
 }
 
-static pm_status describe(struct conversion *c, pm_error *err)
+/* Whether linears are chosen with calibration. */
+static pm_status choose_quality(struct pm_conversion *c, pm_error *err)
+{
+    const pm_convert_params *p = c->params;
+    if ((p->quality != PM_QUALITY_BEST && !p->calibrate) || (c->dtype.type != PM_W_W8 && c->dtype.type != PM_W_W4)) return PM_OK;
+    if (c->dtype.type == PM_W_W4 && c->dtype.group == 32 && p->rotate != PM_ROTATE_ON && pm_parts_plain_q4_0(pm_plan_parts(&c->plan, PM_SLOT_qkv, 0))) return PM_OK;
+    for (uint32_t i = 0; i < c->plan.desc.n_layer; i++)
+        if (c->plan.desc.layer[i].mixer != PM_MIX_ATTENTION)
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "layer %u is not attention, and calibration knows nothing else yet: convert with quality \"fast\" and without a calibration text", i);
+    c->best = true;
+    return PM_OK;
+}
+
+static pm_status describe(struct pm_conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
     struct pm_desc *d = &c->plan.desc;
@@ -323,6 +330,7 @@ static pm_status describe(struct conversion *c, pm_error *err)
         bool integer = c->dtype.type == PM_W_W8 || c->dtype.type == PM_W_W4;
         pm_dtype_apply(d, &c->dtype, integer && p->rotate != PM_ROTATE_OFF, p->head_same);
         keep_exact(c);
+        if ((st = choose_quality(c, err))) return st;
     }
     d->name = pm_strndup(name, strlen(name), err);
     d->dtype = pm_strndup(p->vocab_only ? "none" : c->dtype.name, strlen(p->vocab_only ? "none" : c->dtype.name), err);
@@ -332,7 +340,7 @@ static pm_status describe(struct conversion *c, pm_error *err)
     return st ? st : check_description(c, err);
 }
 
-static void free_conversion(struct conversion *c)
+static void free_conversion(struct pm_conversion *c)
 {
     pm_writer_free(&c->writer);
     pm_plan_free(&c->plan);
@@ -344,15 +352,15 @@ static void free_conversion(struct conversion *c)
 
 pm_status pm_convert(const pm_convert_params *params, pm_error *err)
 {
-    struct conversion c = { .params = params, .writer.file.fd = -1 };
+    struct pm_conversion c = { .params = params, .writer.file.fd = -1, .partial.fd = -1 };
     pm_status st;
     if (!params || !params->source || !params->output) return pm_fail(err, PM_ERR_ARGUMENT, "a conversion needs a source and an output");
     if ((st = pm_dtype_parse(params->dtype, &c.dtype, err))) return st;
     int threads = params->n_threads ? params->n_threads : pm_cpu_count();
     if ((st = pm_source_open(&c.source, params->source, params->vocab_only, err)) || (st = pm_pool_create(threads, 0, &c.pool, err)) || (st = describe(&c, err))) goto done;
     c.errors = json_object();
-    c.provenance = json_pack("{s:s, s:s, s:s, s:s, s:o}", "tool", pm_version(), "source", c.source.format, "source_name", c.source.name, "rotate",
-                             params->rotate == PM_ROTATE_OFF ? "off" : params->rotate == PM_ROTATE_ON ? "on" : "auto", "error", c.errors);
+    c.provenance = json_pack("{s:s, s:s, s:s, s:s, s:s, s:o}", "tool", pm_version(), "source", c.source.format, "source_name", c.source.name, "rotate",
+                             params->rotate == PM_ROTATE_OFF ? "off" : params->rotate == PM_ROTATE_ON ? "on" : "auto", "quality", c.best ? "best" : "fast", "error", c.errors);
     if (!c.provenance) {
         st = pm_fail(err, PM_ERR_MEMORY, "out of memory");
         goto done;
@@ -366,6 +374,7 @@ pm_status pm_convert(const pm_convert_params *params, pm_error *err)
     if (c.n_exact) json_object_set_new(c.provenance, "exact", json_integer((json_int_t)c.n_exact));
     st = pm_writer_finish(&c.writer, err);
 done:
+    pm_partial_close(&c.partial, st != PM_OK);
     free_conversion(&c);
     return st;
 }

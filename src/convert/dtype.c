@@ -15,15 +15,13 @@ static const struct pm_dtype_choice choices[] = {
 pm_status pm_dtype_parse(const char *name, struct pm_dtype_choice *out, pm_error *err)
 {
     if (!name) name = "w8a8";
-    struct pm_buf all = { 0 };
-    for (size_t i = 0; i < N_CHOICE; i++) {
+    for (size_t i = 0; i < N_CHOICE; i++)
         if (strcmp(choices[i].name, name) == 0) {
             *out = choices[i];
-            pm_buf_free(&all);
             return PM_OK;
         }
-        pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", choices[i].name);
-    }
+    struct pm_buf all = { 0 };
+    for (size_t i = 0; i < N_CHOICE; i++) pm_buf_printf(&all, NULL, "%s%s", i ? ", " : "", choices[i].name);
     pm_status st = pm_fail(err, PM_ERR_ARGUMENT, "dtype \"%.30s\" is not known; known are %s", name, all.data ? all.data : "");
     pm_buf_free(&all);
     return st;
@@ -43,12 +41,20 @@ static void apply(struct pm_linear_desc *l, enum pm_wtype type, uint32_t group, 
     l->hadamard = integer && rotate ? pm_rotation_block(l->k) : 0;
 }
 
+/* Low-rank parts stay at eight bits where the others have four: measured on the models of tests/oracle they cost as little error so as in f16 (KL within 2 %), while four
+   bits add 15 to 30 %, and they are a few percent of the bytes. In f16 they would be as exact, but leave the integer units: a large part of the time of a prompt. */
+static enum pm_wtype type_of(enum pm_slot_id id, enum pm_wtype type)
+{
+    return type == PM_W_W4 && pm_slot_low_rank(id) ? PM_W_W8 : type;
+}
+
 void pm_dtype_apply(struct pm_desc *d, const struct pm_dtype_choice *c, bool rotate, bool head_same)
 {
     for (uint32_t i = 0; i < d->n_layer; i++)
         for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
             struct pm_linear_desc *l = pm_layer_linear(&d->layer[i], (enum pm_slot_id)id);
-            if (l && l->k) apply(l, c->type, c->group, rotate);
+            enum pm_wtype type = type_of((enum pm_slot_id)id, c->type);
+            if (l && l->k) apply(l, type, type == c->type ? c->group : 0, rotate);
         }
     bool integer = c->type == PM_W_W8 || c->type == PM_W_W4;
     apply(&d->head, integer && !head_same ? PM_W_W8 : c->type, integer && !head_same ? 0 : c->group, rotate);

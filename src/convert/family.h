@@ -9,7 +9,7 @@
 #include "model/desc.h"
 
 #define PM_NAME_MAX 112
-#define PM_MAX_PARTS 3
+#define PM_MAX_PARTS 6
 
 /*
  * Rows taken from one tensor, in this order of steps: row i of the part is row
@@ -18,14 +18,14 @@
  * then every value is multiplied by `scale` (0 stands for 1) and `plus` is added.
  * With `pad`, for linears only, each block of rows makes a block of the part, followed by zero rows up to a multiple of `pad`; with `turned` the block is transposed first: `columns` rows
  * (those of the tensor) of `block` values. `rows` then counts what comes out, and head and n_rot are not used.
- * A vector (norm, bias) counts as one row per value here.
+ * A vector (norm, bias) counts as one row per value here. It has one dimension; `flat`: any shape of as many values.
  */
 struct pm_part {
     char name[PM_NAME_MAX];
     size_t rows, row0, block, stride;
     size_t head, n_rot;
     size_t pad, columns;                /* columns: of the tensor, when turned; 0: those of the linear */
-    bool turned;
+    bool turned, flat;
     float scale, plus;
     struct pm_source_tensor *tensor;    /* borrowed from the source; set by pm_plan_slot */
 };
@@ -70,6 +70,7 @@ struct pm_family_text {
     struct pm_tokenizer_extras tokenizer;
     const char *chat_template;          /* Jinja of our own, for checkpoints without a template; or NULL */
     const char *const *turn_ends;       /* NULL-terminated: tokens that end a turn; or NULL */
+    bool ends_of_template;              /* turn_ends belong to chat_template: a checkpoint with a template of its own does not have them */
 };
 
 struct pm_family {

@@ -188,6 +188,22 @@ static pm_status refuse_variants(const struct gguf *g, double d_head, pm_error *
     return PM_OK;
 }
 
+/* What the numbers of attention layers say together. */
+static pm_status put_attention(struct pm_source *s, const struct gguf *g, pm_error *err)
+{
+    char key[96];
+    pm_status st = PM_OK;
+    double heads = arch_number(g, "attention.head_count", true, 1, &st, err), embd = arch_number(g, "embedding_length", true, 0, &st, err);
+    double d_head = arch_number(g, "attention.key_length", true, heads > 0 ? floor(embd / heads) : 0, &st, err);
+    double kv = arch_number(g, "attention.head_count_kv", true, heads, &st, err);
+    if (!st && fmod(heads, kv) != 0)
+        st = pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s\" is %.0f, which does not divide the %.0f of attention.head_count", arch_key(g, "attention.head_count_kv", key), kv, heads);
+    double window = arch_number(g, "attention.sliding_window", true, 0, &st, err);
+    if (!st && window > 0) st = put(s->config, "sliding_window", json_integer((json_int_t)window), err);
+    if (!st) st = refuse_variants(g, d_head, err);
+    return st ? st : put_scaling(s, g, err);
+}
+
 struct asked { const struct gguf *g; pm_status st; pm_error *err; };    /* st: of the first value that was no number */
 
 static bool meta_number(void *ctx, const char *suffix, double *out)
@@ -202,23 +218,25 @@ static bool meta_number(void *ctx, const char *suffix, double *out)
 
 static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
 {
-    static const struct { const char *gguf, *hf; uint32_t max; bool needed; } fields[] = {      /* max: of a count; 0 = not a count */
-        { "block_count", "num_hidden_layers", PM_MAX_LAYERS, true },
-        { "embedding_length", "hidden_size", PM_MAX_EMBD, true },
-        { "feed_forward_length", "intermediate_size", PM_MAX_EMBD, true },
-        { "attention.head_count", "num_attention_heads", PM_MAX_HEADS, true },
-        { "attention.head_count_kv", "num_key_value_heads", PM_MAX_HEADS, false },
-        { "attention.key_length", "head_dim", PM_MAX_EMBD, false },
-        { "context_length", "max_position_embeddings", PM_MAX_CTX, true },
-        { "rope.freq_base", "rope_theta", 0, false },
-        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, false },
+    static const struct { const char *gguf, *hf; uint32_t max; bool needed, attention; } fields[] = {   /* max: of a count; 0 = not a count */
+        { "block_count", "num_hidden_layers", PM_MAX_LAYERS, true, false },
+        { "embedding_length", "hidden_size", PM_MAX_EMBD, true, false },
+        { "feed_forward_length", "intermediate_size", PM_MAX_EMBD, true, false },
+        { "attention.head_count", "num_attention_heads", PM_MAX_HEADS, true, true },
+        { "attention.head_count_kv", "num_key_value_heads", PM_MAX_HEADS, false, true },
+        { "attention.key_length", "head_dim", PM_MAX_EMBD, false, true },
+        { "context_length", "max_position_embeddings", PM_MAX_CTX, true, false },
+        { "rope.freq_base", "rope_theta", 0, false, true },
+        { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, false, true },
     };
     char key[96];
     pm_status st = pm_gguf_arch_find(g->arch, g->arch_len, &g->kind, err);
     if (st) return st;
+    bool recurrent = pm_gguf_arch_recurrent(g->kind);
     s->config = json_pack("{s:[s], s:s}", "architectures", pm_gguf_arch_class(g->kind), "gguf", "");
     if (!s->config) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        if (fields[i].attention && recurrent) continue;
         uint32_t max = fields[i].max;
         double d = arch_number(g, fields[i].gguf, max != 0, 0, &st, err);
         bool there = find(g, arch_key(g, fields[i].gguf, key)) != NULL;
@@ -227,15 +245,7 @@ static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
         if (!st && there) st = put(s->config, fields[i].hf, max ? json_integer((json_int_t)d) : json_real(d), err);
         if (st) return st;
     }
-    double heads = arch_number(g, "attention.head_count", true, 1, &st, err), embd = arch_number(g, "embedding_length", true, 0, &st, err);
-    double d_head = arch_number(g, "attention.key_length", true, heads > 0 ? floor(embd / heads) : 0, &st, err);
-    double kv = arch_number(g, "attention.head_count_kv", true, heads, &st, err);
-    if (!st && fmod(heads, kv) != 0)
-        st = pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s\" is %.0f, which does not divide the %.0f of attention.head_count", arch_key(g, "attention.head_count_kv", key), kv, heads);
-    double window = arch_number(g, "attention.sliding_window", true, 0, &st, err);
-    if (!st && window > 0) st = put(s->config, "sliding_window", json_integer((json_int_t)window), err);
-    if (!st) st = refuse_variants(g, d_head, err);
-    if (!st) st = put_scaling(s, g, err);
+    if (!recurrent) st = put_attention(s, g, err);
     struct asked asked = { .g = g, .err = err };
     if (!st) st = pm_gguf_arch_config(g->kind, &(struct pm_gguf_meta){ &asked, meta_number }, s->config, err);
     return asked.st ? asked.st : st;
@@ -348,7 +358,8 @@ static pm_status string_array(const struct gguf *g, const char *key, const struc
     const struct kv *kv = find(g, key);
     if (!kv) return PM_OK;
     if (kv->type != KV_ARRAY || kv->item != KV_STRING) return not_a(key, "a list of texts", err);
-    struct pm_text_file *list = pm_calloc((size_t)kv->n, sizeof *list, err);    /* each has eight bytes in the file: read_kv() saw them all */
+    if (kv->n > PM_MAX_VOCAB) return pm_fail(err, PM_ERR_LIMIT, "GGUF: \"%s\" has %llu entries; the limit is %u", key, (unsigned long long)kv->n, PM_MAX_VOCAB);
+    struct pm_text_file *list = pm_calloc((size_t)kv->n, sizeof *list, err);
     if (!list) return PM_ERR_MEMORY;
     struct pm_cursor c = { .data = kv->data, .len = (size_t)(g->c.data + g->c.len - kv->data) };
     for (size_t i = 0; i < kv->n; i++) list[i].data = read_string(&c, &list[i].len);
@@ -441,7 +452,7 @@ static pm_status read_vocab(struct pm_source *s, const struct gguf *g, pm_error 
     v->score = score;
     v->type = type;
     s->text.gguf = v;
-    if (!tmpl) return PM_OK;
+    if (!tmpl || (tmpl->type == KV_STRING && tmpl->n == 10 && memcmp(tmpl->data, "rwkv-world", 10) == 0)) return PM_OK;     /* that is a name: the family has the template */
     return tmpl->type == KV_STRING ? pm_source_template(s, (const char *)tmpl->data, (size_t)tmpl->n, err) : not_a("tokenizer.chat_template", "a text", err);
 }
 

@@ -32,6 +32,7 @@ struct pm_gguf_arch {
     const struct rename *top, *parts;   /* before the common names; end with NULL */
     const struct field *fields;         /* ends with NULL */
     pm_status (*extra)(const struct pm_gguf_meta *m, json_t *config, pm_error *err);
+    bool (*rename)(const char *name, char *out, size_t cap);    /* of a recurrent architecture, in place of all tables of names; else NULL */
 };
 
 /* ---- metadata ---- */
@@ -133,7 +134,8 @@ static const struct rename common_parts[] = {
     { "ffn_gate", "mlp.gate_proj" },         { "ffn_up", "mlp.up_proj" },           { "ffn_down", "mlp.down_proj" },       { 0 },
 };
 static const struct rename none[] = { { 0 } };
-static const struct rename sandwich_parts[] = { { "post_attention_norm", "post_attention_layernorm" }, { "ffn_norm", "pre_feedforward_layernorm" }, { "post_ffw_norm", "post_feedforward_layernorm" }, { 0 } };
+static const struct rename sandwich_parts[] = { { "post_attention_norm", "post_attention_layernorm" }, { "ffn_norm", "pre_feedforward_layernorm" },
+                                                { "post_ffw_norm", "post_feedforward_layernorm" }, { 0 } };
 static const struct rename phi2_top[] = { { "output_norm", "model.final_layernorm" }, { 0 } };
 static const struct rename phi2_parts[] = { { "attn_qkv", "self_attn.qkv" }, { "attn_output", "self_attn.dense" }, { "ffn_up", "mlp.fc1" }, { "ffn_down", "mlp.fc2" }, { 0 } };
 static const struct rename phi3_parts[] = { { "attn_qkv", "self_attn.qkv_proj" }, { "ffn_up", "mlp.gate_up_proj" }, { 0 } };
@@ -153,20 +155,25 @@ static const struct field longrope_fields[] = { { "rope.scaling.original_context
 static const struct field latent_fields[] = { { "attention.q_lora_rank", "q_lora_rank", true }, { "attention.kv_lora_rank", "kv_lora_rank", true }, { "rope.dimension_count", "qk_rope_head_dim", true },
                                               { "attention.value_length", "v_head_dim", true }, { 0 } };
 
+static const struct field rwkv7_fields[] = { { "wkv.head_size", "head_dim", true }, { "attention.layer_norm_epsilon", "norm_eps", false }, { "attention.decay_lora_rank", "decay_low_rank_dim", true },
+                                             { "attention.iclr_lora_rank", "a_low_rank_dim", true }, { "attention.value_residual_mix_lora_rank", "v_low_rank_dim", true },
+                                             { "attention.gate_lora_rank", "gate_low_rank_dim", true }, { 0 } };
+
 static const struct pm_gguf_arch archs[] = {
-    { "llama", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL },
-    { "qwen2", "Qwen2ForCausalLM", false, false, NULL, none, none, no_fields, NULL },
-    { "qwen3", "Qwen3ForCausalLM", false, false, NULL, none, none, no_fields, NULL },
-    { "phi2", "PhiForCausalLM", false, true, NULL, phi2_top, phi2_parts, phi2_fields, phi2 },
-    { "phi3", "Phi3ForCausalLM", false, true, NULL, none, phi3_parts, longrope_fields, NULL },
-    { "gemma", "GemmaForCausalLM", false, false, NULL, none, none, no_fields, NULL },
-    { "gemma2", "Gemma2ForCausalLM", false, false, NULL, none, sandwich_parts, gemma2_fields, gemma2 },
-    { "gemma3", "Gemma3ForCausalLM", false, false, NULL, none, sandwich_parts, gemma3_fields, gemma3 },
-    { "internlm2", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL },
-    { "minicpm", "MiniCPMForCausalLM", true, false, NULL, none, none, longrope_fields, minicpm },
-    { "minicpm3", "MiniCPM3ForCausalLM", false, false, NULL, none, latent_parts, latent_fields, minicpm3 },
-    { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, NULL },
-    { "chatglm", "ChatGLMModel", false, false, "transformer.encoder.layers", chatglm_top, chatglm_parts, no_fields, chatglm },
+    { "llama", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
+    { "qwen2", "Qwen2ForCausalLM", false, false, NULL, none, none, no_fields, NULL, NULL },
+    { "qwen3", "Qwen3ForCausalLM", false, false, NULL, none, none, no_fields, NULL, NULL },
+    { "phi2", "PhiForCausalLM", false, true, NULL, phi2_top, phi2_parts, phi2_fields, phi2, NULL },
+    { "phi3", "Phi3ForCausalLM", false, true, NULL, none, phi3_parts, longrope_fields, NULL, NULL },
+    { "gemma", "GemmaForCausalLM", false, false, NULL, none, none, no_fields, NULL, NULL },
+    { "gemma2", "Gemma2ForCausalLM", false, false, NULL, none, sandwich_parts, gemma2_fields, gemma2, NULL },
+    { "gemma3", "Gemma3ForCausalLM", false, false, NULL, none, sandwich_parts, gemma3_fields, gemma3, NULL },
+    { "internlm2", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
+    { "minicpm", "MiniCPMForCausalLM", true, false, NULL, none, none, longrope_fields, minicpm, NULL },
+    { "minicpm3", "MiniCPM3ForCausalLM", false, false, NULL, none, latent_parts, latent_fields, minicpm3, NULL },
+    { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
+    { "chatglm", "ChatGLMModel", false, false, "transformer.encoder.layers", chatglm_top, chatglm_parts, no_fields, chatglm, NULL },
+    { "rwkv7", "RWKV7ForCausalLM", false, false, NULL, none, none, rwkv7_fields, NULL, pm_gguf_rwkv7_name },
 };
 #define N_ARCH (sizeof archs / sizeof *archs)
 
@@ -189,6 +196,11 @@ const char *pm_gguf_arch_class(const struct pm_gguf_arch *a)
     return a->class_name;
 }
 
+bool pm_gguf_arch_recurrent(const struct pm_gguf_arch *a)
+{
+    return a->rename != NULL;
+}
+
 pm_status pm_gguf_arch_config(const struct pm_gguf_arch *a, const struct pm_gguf_meta *m, json_t *config, pm_error *err)
 {
     pm_status st = PM_OK;
@@ -198,7 +210,8 @@ pm_status pm_gguf_arch_config(const struct pm_gguf_arch *a, const struct pm_gguf
         if (!isfinite(v) || (f->count && !(v >= 0 && v < 1e15))) return pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s.%s\" is %g", a->name, f->gguf, v);
         st = put(config, f->hf, f->count ? json_integer((json_int_t)v) : json_real(v), err);
     }
-    if (!st && a->partial && m->number(m->ctx, "rope.dimension_count", &n_rot) && n_rot != d) {
+    if (st || a->rename) return st;
+    if (a->partial && m->number(m->ctx, "rope.dimension_count", &n_rot) && n_rot != d) {
         if (!(n_rot >= 2 && n_rot < d)) return pm_fail(err, PM_ERR_FORMAT, "GGUF: \"%s.rope.dimension_count\" is %g; the head size is %g", a->name, n_rot, d);
         st = put(config, "partial_rotary_factor", json_real((n_rot + 0.5) / d), err);      /* rounded down to n_rot by whoever multiplies */
     }
@@ -227,6 +240,11 @@ void pm_gguf_arch_name(const struct pm_gguf_arch *a, const char *name, size_t le
     char part[64], kind[16], whole[160];
     const char *to;
     snprintf(out, cap, "%.*s", (int)len, name);
+    if (a->rename) {
+        snprintf(whole, sizeof whole, "%s", out);
+        a->rename(whole, out, cap);
+        return;
+    }
     if (sscanf(out, "blk.%5u.%63[a-z_0-9].%15s", &layer, part, kind) == 3) {
         snprintf(whole, sizeof whole, "blk.%u.%s.%s", layer, part, kind);     /* what scanf skipped makes it another name */
         if (strcmp(whole, out) == 0 && (to = look_up(a->parts, common_parts, part))) snprintf(out, cap, "%s.%u.%s.%s", a->layers ? a->layers : "model.layers", layer, to, kind);

@@ -24,6 +24,10 @@ const char *pm_gguf_arch_class(const struct pm_gguf_arch *a);
 pm_status pm_gguf_arch_config(const struct pm_gguf_arch *a, const struct pm_gguf_meta *m, json_t *config, pm_error *err);
 /* "blk.3.attn_q.weight" -> "model.layers.3.self_attn.q_proj.weight"; names that are not known stay as they are. */
 void pm_gguf_arch_name(const struct pm_gguf_arch *a, const char *name, size_t len, char *out, size_t cap);
+/* Whether the architecture is a recurrent one: no heads with keys, no ropes, none of the fields that say something about them. */
+bool pm_gguf_arch_recurrent(const struct pm_gguf_arch *a);
+/* Tensor names of architecture rwkv7, as names of fla's layout; false when the name is not known. */
+bool pm_gguf_rwkv7_name(const char *name, char *out, size_t cap);
 /* When all tensors are there: marks permuted rows, and brings what only tensors tell to the config. */
 pm_status pm_gguf_arch_finish(const struct pm_gguf_arch *a, struct pm_source *s, pm_error *err);
 

@@ -65,6 +65,11 @@ static pm_status bind_part(struct pm_source *s, struct pm_part *p, unsigned rank
     struct pm_source_tensor *t = find(s, p->name);
     if (!t) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing from the checkpoint", p->name);
     if (t->type == PM_ROW_TYPE_COUNT) return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%s\" has a dtype that is not F32, F16 or BF16: is the checkpoint quantized already?", p->name);
+    size_t all;
+    if (p->flat && pm_size_mul(t->rows, t->cols, &all) && all == cols) {
+        p->tensor = t;
+        return PM_OK;
+    }
     if (t->rank != rank) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has %u dimensions; it must have %u", p->name, t->rank, rank);
     if (t->rows != rows || t->cols != cols)
         return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has shape [%zu, %zu]; %s say [%zu, %zu]", p->name, t->rows, t->cols, because, rows, cols);
@@ -135,9 +140,9 @@ static size_t map_row(const struct pm_part *p, size_t i)
 
 static pm_status read_vector(const struct pm_part *p, size_t r0, size_t n, float *out, pm_error *err)
 {
-    float *all = pm_calloc(p->tensor->cols, sizeof *all, err);
+    float *all = pm_calloc(p->tensor->rows * p->tensor->cols, sizeof *all, err);
     if (!all) return PM_ERR_MEMORY;
-    pm_status st = pm_source_rows(p->tensor, 0, 1, all, err);
+    pm_status st = pm_source_rows(p->tensor, 0, p->tensor->rows, all, err);
     for (size_t i = 0; i < n && !st; i++) out[i] = all[map_row(p, r0 + i)];
     free(all);
     return st;

@@ -71,8 +71,7 @@ static double try_scale(const float *w, const float *c, size_t n, float inv, flo
     return b > 0 ? s - a * a / b : s;
 }
 
-/* The scale of n weights that share one. */
-static float best_scale(const float *w, const float *c, size_t n, enum pm_wtype type)
+float pm_best_scale(const float *w, const float *c, size_t n, enum pm_wtype type)
 {
     float amax = 0, top = 0;
     for (size_t i = 0; i < n; i++)
@@ -129,15 +128,22 @@ static void pack_float(const struct job *j, size_t panel)
         }
 }
 
-static void place(const struct pm_linear_desc *l, uint8_t *panel, size_t kp, size_t r, size_t k, int8_t q)
+static void place(const struct pm_linear_desc *l, uint8_t *panel, size_t r, size_t k, int8_t q)
 {
-    (void)kp;
     if (l->type == PM_W_W8) {
         panel[(k / 4 * 16 + r) * 4 + k % 4] = (uint8_t)q;
         return;
     }
     uint8_t *b = &panel[(k / 8 * 16 + r) * 4 + k % 4], v = (uint8_t)(q + 8);
     *b = (uint8_t)(k % 8 < 4 ? (*b & 0xF0) | v : (*b & 0x0F) | v << 4);
+}
+
+void pm_pack_panel(const struct pm_linear_desc *l, const int8_t *q, size_t ldq, size_t n, uint8_t *panel)
+{
+    size_t kp = pm_linear_kp(l);
+    memset(panel, l->type == PM_W_W8 ? 0 : 0x88, l->type == PM_W_W8 ? 16 * kp : 8 * kp);
+    for (size_t k = 0; k < l->k; k++)
+        for (size_t r = 0; r < n; r++) place(l, panel, r, k, q[k * ldq + r]);
 }
 
 static void pack_integer(const struct job *j, size_t panel)
@@ -155,7 +161,7 @@ static void pack_integer(const struct job *j, size_t panel)
         if (l->hadamard) pm_hadamard_ref(w, l->k, l->hadamard);
         for (size_t g = 0; g * len < l->k; g++) {
             const float *c = j->q->importance ? j->q->importance + g * len : NULL;
-            float s = best_scale(w + g * len, c, len, l->type);
+            float s = pm_best_scale(w + g * len, c, len, l->type);
             scale[g * 16 + r] = s;
             for (size_t k0 = g * len; k0 < (g + 1) * len; k0 += sizeof q) {
                 size_t n = pm_min_size(sizeof q, (g + 1) * len - k0);
@@ -164,7 +170,7 @@ static void pack_integer(const struct job *j, size_t panel)
                     double x = (double)w[k0 + i], e = (double)((float)q[i] * s) - x;
                     j->err2[panel] += e * e;
                     j->sum2[panel] += x * x;
-                    place(l, out, j->kp, r, k0 + i, q[i]);
+                    place(l, out, r, k0 + i, q[i]);
                 }
             }
         }
@@ -213,8 +219,8 @@ void pm_repack_q4_0(const uint8_t *const rows[16], size_t k, uint8_t *panel, flo
             memcpy(&h, p, 2);
             scale[b * 16 + r] = pm_f16_to_f32(h);
             for (size_t i = 0; i < 16; i++) {
-                place(&l, panel, kp, r, b * 32 + i, (int8_t)((p[2 + i] & 15) - 8));
-                place(&l, panel, kp, r, b * 32 + 16 + i, (int8_t)((p[2 + i] >> 4) - 8));
+                place(&l, panel, r, b * 32 + i, (int8_t)((p[2 + i] & 15) - 8));
+                place(&l, panel, r, b * 32 + 16 + i, (int8_t)((p[2 + i] >> 4) - 8));
             }
         }
 }

@@ -20,6 +20,11 @@ void pm_quantize_rows(struct pm_pool *pool, const struct pm_quantize *q, float *
    padding row; 16 rows. */
 void pm_repack_q4_0(const uint8_t *const rows[16], size_t k, uint8_t *panel, float *scale);
 
+/* The scale of n weights that share one: the least squared error, weighted by c [n] where c is not NULL. 0 when all are zero. */
+float pm_best_scale(const float *w, const float *c, size_t n, enum pm_wtype type);
+/* Quantised values of up to 16 rows into one panel: q[k*ldq + r] is column k of row r < n; rows from n on become zero. */
+void pm_pack_panel(const struct pm_linear_desc *l, const int8_t *q, size_t ldq, size_t n, uint8_t *panel);
+
 /* Block of the rotation for an input of k columns: the largest power of two that divides k, at most 512; 0 when it is smaller than 16. */
 uint32_t pm_rotation_block(uint32_t k);
 /* The group that fits k: `group`, or a half, a quarter ... of it, down to the smallest that the type has; else 0 (one scale per row). */

@@ -351,6 +351,7 @@ pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool voca
         { "tokenizer_config.json", PM_MAX_CONFIG, &s->text.tokenizer_config },
         { "added_tokens.json", PM_MAX_CONFIG, &s->text.added_tokens },
         { "special_tokens_map.json", PM_MAX_CONFIG, &s->text.special_tokens_map },
+        { "rwkv_vocab_v20230424.txt", PM_MAX_TOKENIZER, &s->text.rwkv_vocab },
     };
     pm_status st;
     s->format = "safetensors";

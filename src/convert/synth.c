@@ -29,6 +29,7 @@ struct shape {
     float embed_scale;          /* 0: 1 */
     void (*differ)(struct pm_desc *d);  /* sets what is not Llama's, or NULL */
     struct pm_mla_desc mla;     /* of models with latent attention; n_kv is 1 and d_head d_nope + d_rope */
+    struct pm_rwkv7_desc rwkv7; /* of recurrent models, but for head_norm_eps; n_kv is 0 */
 };
 
 /* ---- what is not Llama's ---- */
@@ -83,6 +84,13 @@ static void smollm3(struct pm_desc *d)
     for (uint32_t i = 3; i < d->n_layer; i += 4) d->layer[i].rope = -1;
 }
 
+static void rwkv7(struct pm_desc *d)
+{
+    d->norm = PM_NORM_LAYER;
+    d->embed_norm = true;
+    d->n_rope = 0;
+}
+
 /* Sources of the shapes: the models' config.json as collected in litgpt's, mlc-llm's and transformers' model lists. */
 static const struct shape shapes[] = {
     { "tiny", 96, 3, 6, 2, 24, 384, 515, 512, true, true, true, 1e4, 1e-6f },
@@ -111,10 +119,12 @@ static const struct shape shapes[] = {
     { "smollm3-3b", 2048, 36, 16, 4, 128, 11008, 128256, 65536, true, false, false, 5e6, 1e-6f, .differ = smollm3 },
     { "phi-2", 2560, 32, 32, 32, 80, 10240, 51200, 2048, false, true, false, 1e4, 1e-5f, .n_rot = 32, .differ = phi2 },
     { "minicpm3-4b", 2560, 62, 40, 1, 96, 6400, 73448, 32768, true, false, false, 1e4, 1e-5f, .n_rot = 32, .embed_scale = 12, .mla = { 768, 256, 64, 32, 64, 1e-6f } },
+    { "rwkv7-1.5b", 2048, 24, 32, 0, 64, 8192, 65536, 4096, false, false, false, 0, 1e-5f, .differ = rwkv7, .rwkv7 = { 96, 96, 64, 256, 0 } },
     /* every option of the above at once */
     { "tiny-options", 96, 3, 6, 2, 24, 200, 515, 512, false, true, false, 1e4, 1e-6f, .o_bias = true, .down_bias = true, .n_rot = 12, .window = 40,
       .rope = { PM_ROPE_LONG, .switch_ctx = 64, .scale = 1.1f, .long_scale = 1.2f }, .embed_scale = 3 },
     { "tiny-mla", 96, 3, 5, 1, 38, 200, 515, 512, true, false, false, 1e4, 1e-5f, .n_rot = 18, .mla = { 40, 24, 20, 18, 12, 1e-6f } },
+    { "tiny-rwkv7", 96, 3, 3, 0, 32, 344, 515, 512, false, false, false, 0, 1e-5f, .differ = rwkv7, .rwkv7 = { 20, 12, 8, 40, 0 } },
 };
 #define N_SHAPE (sizeof shapes / sizeof *shapes)
 #define BLOCK (4u << 20)
@@ -191,11 +201,31 @@ static pm_status put_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
     struct synth *s = ctx;
     if (slot->linear) return put_linear(s, slot->name, slot->linear, err);
     if (slot->id != PM_SLOT_rope && slot->id != PM_SLOT_rope_long)
-        return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") ? 0 : 1, 0.3f, err);
+        return put_vector(s, slot->name, slot->n, slot->n, strstr(slot->name, "bias") || slot->id == PM_SLOT_r_k ? 0 : strstr(slot->name, "mix") ? 0.5f : 1, 0.3f, err);
     float inv_freq[PM_MAX_HEAD_DIM / 2];
     double stretch = slot->id == PM_SLOT_rope_long ? 32 : 1;
     for (uint32_t i = 0; i < slot->n; i++) inv_freq[i] = (float)(1.0 / (stretch * pm_pow(s->desc->rope[slot->index].theta, (double)i / slot->n)));
     return pm_writer_put(&s->writer, slot->name, inv_freq, slot->n * sizeof(float), err);
+}
+
+static struct pm_linear_desc linear(uint32_t n, uint32_t k, bool bias)
+{
+    return (struct pm_linear_desc){ .n = n, .k = k, .bias = bias };
+}
+
+static void make_recurrent(struct pm_layer_desc *l, const struct shape *sh, bool first)
+{
+    uint32_t c = sh->n_embd;
+    struct pm_rwkv7_desc r = sh->rwkv7;
+    if (first) r.rank_v = 0;
+    r.head_norm_eps = sh->eps * (float)sh->d_head;
+    *l = (struct pm_layer_desc){ .mixer = PM_MIX_RWKV7, .n_head = sh->n_head, .d_head = sh->d_head, .rope = -1, .attn_scale = 1, .rwkv7 = r, .ffn = PM_FFN_RWKV7, .n_ff = sh->n_ff };
+    l->receptance = l->key = l->value = l->o = linear(c, c, false);
+    l->w_down = linear(r.rank_w, c, false), l->w_up = linear(c, r.rank_w, true);
+    l->a_down = linear(r.rank_a, c, false), l->a_up = linear(c, r.rank_a, true);
+    l->g_down = linear(r.rank_g, c, false), l->g_up = linear(c, r.rank_g, false);
+    if (!first) l->v_gate_down = linear(r.rank_v, c, false), l->v_gate_up = linear(c, r.rank_v, true);
+    l->gate_up = linear(sh->n_ff, c, false), l->down = linear(c, sh->n_ff, false);
 }
 
 static void make_latent(struct pm_layer_desc *l, const struct shape *sh)
@@ -231,6 +261,7 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
                                               .qkv = { .n = q + 2 * kv, .k = sh->n_embd, .bias = sh->qkv_bias }, .o = { .n = sh->n_embd, .k = q, .bias = sh->o_bias },
                                               .gate_up = { .n = 2 * sh->n_ff, .k = sh->n_embd }, .down = { .n = sh->n_embd, .k = sh->n_ff, .bias = sh->down_bias } };
         if (sh->mla.kv_rank) make_latent(&d->layer[i], sh);
+        if (sh->rwkv7.rank_w) make_recurrent(&d->layer[i], sh, i == 0);
     }
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
     if (sh->differ) sh->differ(d);

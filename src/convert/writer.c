@@ -161,7 +161,8 @@ pm_status pm_writer_finish(struct pm_writer *w, pm_error *err)
     size_t len = strlen(header);
     pm_status st = PM_OK;
     char *padded = len <= w->header_bytes ? pm_calloc(1, w->header_bytes, err) : NULL;
-    if (!padded) st = pm_fail(err, PM_ERR_LIMIT, "the header outgrew its room");
+    if (len > w->header_bytes) st = pm_fail(err, PM_ERR_LIMIT, "the header outgrew its room");
+    else if (!padded) st = PM_ERR_MEMORY;
     else {
         memset(padded, ' ', w->header_bytes);
         memcpy(padded, header, len);

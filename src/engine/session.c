@@ -76,6 +76,12 @@ const float *pm_session_hidden(const pm_session *s)
     return s->ready ? s->hidden : NULL;
 }
 
+void pm_session_watch(pm_session *s, pm_layer_fn fn, void *user)
+{
+    s->on_layer = fn;
+    s->layer_ctx = user;
+}
+
 void pm_session_abort(pm_session *s)
 {
     atomic_store(&s->abort, true);
@@ -98,10 +104,13 @@ pm_status pm_session_forward(pm_session *s, const int32_t *ids, size_t n, pm_err
     struct pm_exec *e = &s->engine->exec;
     pm_status st = pm_exec_reserve(e, &s->model->desc, n, err);
     if (st) return st;
-    e->abort = &s->abort;
+    e->abort = s->kv.state ? NULL : &s->abort;     /* a recurrent state must not stop between two layers: there it is looked at between chunks only */
     struct pm_run run = { .kv = &s->kv, .ropes = &s->ropes, .pos0 = s->n, .n = n, .ids = ids };
+    e->on_layer = s->on_layer;
+    e->layer_ctx = s->layer_ctx;
     st = pm_decoder_forward(e, s->model, &run, 1);
     e->abort = NULL;
+    e->on_layer = NULL;
     if (st) return pm_fail(err, st, "stopped");
     memmove(s->ids + s->n, ids, n * sizeof *ids);      /* a timeline that is read again is its own source */
     s->n += n;

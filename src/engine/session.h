@@ -23,6 +23,8 @@ struct pm_session {
     size_t ldv;
     bool ready;                     /* logits belong to token n-1 */
     _Atomic bool abort;
+    pm_layer_fn on_layer;           /* NULL as a rule */
+    void *layer_ctx;
     struct pm_sampler sampler;
     struct pm_buf text, piece;      /* of generate; kept so that a token needs no allocation */
 };

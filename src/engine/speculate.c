@@ -13,6 +13,7 @@
 
 pm_status pm_draft_begin(struct pm_draft *d, pm_session *s, size_t max, pm_error *err)
 {
+    if (max && s->kv.state) return pm_fail(err, PM_ERR_UNSUPPORTED, "speculation needs a cache that can go back to an earlier token; the state of this recurrent model cannot: leave out --speculate");
     *d = (struct pm_draft){ .max = pm_min_size(pm_min_size(max, PM_DRAFT_MAX), s->n_chunk - 1), .length = FIRST_DRAFT };
     if (!d->max) return PM_OK;
     pm_status st = pm_exec_reserve(&s->engine->exec, &s->model->desc, d->max + 1, err);

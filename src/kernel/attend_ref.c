@@ -21,7 +21,7 @@ static void store(enum pm_kv_kind kind, void *p, size_t i, float x, float inv)
 {
     if (kind == PM_KV_KIND_F32) ((float *)p)[i] = x;
     else if (kind == PM_KV_KIND_F16) ((uint16_t *)p)[i] = pm_f32_to_f16(x);
-    else ((int8_t *)p)[i] = (int8_t)((x * inv + 12582912.0f) - 12582912.0f);
+    else ((int8_t *)p)[i] = (int8_t)(pm_f32_bits(x * inv + 12582912.0f) - 0x4B400000u);     /* as in gemm_ref.c */
 }
 
 static float load(enum pm_kv_kind kind, const void *p, size_t i)

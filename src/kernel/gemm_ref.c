@@ -85,6 +85,16 @@ void pm_gemm_bf16_ref(const struct pm_gemm *g, size_t panel0, size_t panel1)
     gemm_float(g, panel0, panel1, pm_bf16_to_f32);
 }
 
+void pm_outer_ref(const struct pm_outer *o)
+{
+    for (size_t i = 0; i < o->m; i++)
+        for (size_t j = 0; j < o->n; j++) {
+            float c = o->c[i * o->ldc + j];
+            for (size_t k = 0; k < o->k; k++) c = fmaf(o->a[k * o->lda + i], o->b[k * o->ldb + j], c);
+            o->c[i * o->ldc + j] = c;
+        }
+}
+
 /* absmax of x[0..n), and the two factors of the quantiser. */
 static float quant_scale(const float *x, size_t n, float max, float *inv)
 {
@@ -100,7 +110,7 @@ static float quant_scale(const float *x, size_t n, float max, float *inv)
 
 static int32_t round_even(float x)
 {
-    return (int32_t)((x + 12582912.0f) - 12582912.0f);      /* |x| <= 32512 < 2^22 */
+    return (int32_t)(pm_f32_bits(x + 12582912.0f) - 0x4B400000u);   /* |x| <= 32512 < 2^22: 1.5 * 2^23 brings the integer into the low bits. A NaN gives some number, too */
 }
 
 void pm_quant_q8_ref(const struct pm_quant *q, const float *x)

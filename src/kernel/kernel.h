@@ -53,6 +53,8 @@
 #define PM_KV_PAGE 64           /* tokens in a KV page; also the chunk of the softmax */
 #define PM_MAX_HEAD_DIM 256
 #define PM_MAX_LATENT 1024      /* components of a latent key */
+#define PM_RWKV7_DECAY (-0.60653066f)    /* -e^-0.5 */
+#define PM_RWKV7_TINY 1e-12f
 
 struct pm_gemm {
     const void *w;              /* panels */
@@ -69,6 +71,17 @@ struct pm_gemm {
     size_t m;                   /* tokens, >= 1 */
     size_t k, kp;
     size_t group;               /* 0 = one scale per row */
+};
+
+/*
+ * outer: C += A^T B, the product that calibration, factorisation and error feedback are made of:
+ * c[i*ldc + j] = fma(a[k*lda + i], b[k*ldb + j], c[i*ldc + j]) for k ascending. One chain per element, so cutting k into several calls changes nothing.
+ */
+struct pm_outer {
+    float *c;                   /* [m][ldc] */
+    const float *a, *b;         /* [k][lda], [k][ldb] */
+    size_t ldc, lda, ldb;
+    size_t m, n, k;             /* n: a multiple of 16 */
 };
 
 /*
@@ -106,6 +119,9 @@ struct pm_quant {
  * relu2: m = x where x > 0, else +0;  y = m * m. y may be x.
  * softcap: x = cap * pm_tanhf(x / cap) in place, cap > 0.
  * add: y += x.
+ *
+ * shift: y = fma(prev - x, mix, x): a token's row moved towards that of the token before it. y may be x or prev.
+ * tanh: y = pm_tanhf(x).  sigmoid: y = pm_sigmoidf(x). y may be x.
  */
 
 /*
@@ -198,6 +214,32 @@ struct pm_kv_layout pm_kv_latent_layout(enum pm_kv_kind kind, size_t d_k);
 static inline size_t pm_latent_work(size_t n_rows, size_t d_k) { return 2 * PM_KV_PAGE * ((d_k + 15) / 16 * 16) + 2 * n_rows; }
 
 /*
+ * rwkv7: the time mixing of one head, for n_tok consecutive tokens of one sequence, one after the other (RWKV-7 "Goose", Peng et al., 2025). Its memory is the
+ * matrix T of n keys by n values, read and written. For one token, with i over values and j over keys; lanes are those of rmsnorm, sums over j are fma chains from 0:
+ *   w = pm_expf(-0.60653066 * pm_sigmoidf(w));  a = pm_sigmoidf(a)
+ *   c = k * k_k;  q = c * (1 / max(sqrt(sum(c*c)), 1e-12))                the sum: 16 lanes and the tree
+ *   k = k * fma(a - 1, k_a, 1);  b = q * a
+ *   v = fma(v_first - v, pm_sigmoidf(v_gate), v) when v_first is not NULL
+ *   s_i = sum_j fma(T[j][i], q_j, s)
+ *   T[j][i] = fma(v_i, k_j, fma(-s_i, b_j, T[j][i] * w_j))
+ *   y_i = sum_j fma(T[j][i], r_j, y)                                      the new T
+ *   z = layernorm(y) with weights norm and norm_bias, and eps
+ *   out = fma(sum(fma(r*k, r_k, lane)), v, z) * g                         the sum: 16 lanes and the tree
+ * What a token gives does not depend on how many follow it in the call, so a result is the same for every split of a prompt.
+ */
+struct pm_rwkv7 {
+    size_t n_tok, n;                    /* n: head size, a multiple of 16, at most PM_MAX_HEAD_DIM */
+    const float *r, *w, *k, *v, *a;     /* [n_tok][ld], n values each */
+    const float *v_first, *v_gate;      /* [n_tok][ld_first], [n_tok][ld], or both NULL */
+    const float *g;
+    size_t ld, ld_first;
+    const float *k_k, *k_a, *r_k, *norm, *norm_bias;    /* [n] */
+    float eps;
+    float *state;                       /* T: [n][n] */
+    float *out;                         /* [n_tok][ld]; may be g */
+};
+
+/*
  * peak_int8 / peak_fma: n rounds of the tier's dot or FMA instruction on registers, as many independent chains as it takes to reach the peak; *ops is what was done, two per
  * product. peak_read: reads `bytes` (multiple of 4096) as fast as one core can, *sum is the sum of its 32-bit words modulo 2^32.
  */
@@ -208,7 +250,7 @@ struct pm_kernels {
 #define PM_KERNEL(name, args) void(*name) args;
 #include "kernel/list.inc"
 #undef PM_KERNEL
-    enum pm_isa served[23];     /* tier that filled kernel i of list.inc */
+    enum pm_isa served[28];     /* tier that filled kernel i of list.inc */
 };
 
 /* Tiers in this binary that this CPU can run, as a mask of 1 << pm_isa. */

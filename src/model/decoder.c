@@ -5,6 +5,7 @@
 
 #include "base/detmath.h"
 #include "model/mla.h"
+#include "model/rwkv7.h"
 
 #include <string.h>
 
@@ -58,6 +59,15 @@ void pm_decoder_embed(struct pm_exec *e, const struct pm_linear *embed, float sc
     pm_pool_name(e->pool, "embed");
     pm_pool_run(e->pool, embed_token, &c, count_tokens(runs, n_runs));
     forget_rows(embed);
+}
+
+void pm_decoder_embed_norm(struct pm_exec *e, const struct pm_desc *d, const float *w, const float *b, size_t m_tok)
+{
+    for (size_t t = 0; t < m_tok; t++) {
+        float *x = e->x + t * e->ld_embd;
+        if (d->norm == PM_NORM_LAYER) e->kern.layernorm(x, x, w, b, d->n_embd, d->norm_eps);
+        else e->kern.rmsnorm(x, x, w, d->n_embd, d->norm_eps);
+    }
 }
 
 static float *rotation(const struct ctx *c, float *table, size_t rope, size_t t)
@@ -156,6 +166,7 @@ static void heads(struct ctx *c, const struct pm_input *in)
     struct pm_exec *e = c->e;
     const struct pm_layer *l = c->l;
     pm_linear_forward(e, &l->qkv, in, c->m_tok, e->qkv, e->ld_qkv, c->layer, PM_SLOT_qkv);
+    if (e->skip) return;
     pm_pool_name(e->pool, "rope, cache");
     pm_pool_run(e->pool, place_token, c, c->m_tok);
     c->tile = pm_max_size(1, ATTEND_ROWS / (l->desc.n_head / l->desc.n_kv));
@@ -170,6 +181,10 @@ static void attention(struct ctx *c)
     struct pm_exec *e = c->e;
     const struct pm_layer *l = c->l;
     struct pm_input in = normed(c, l->attn_norm, l->attn_norm_bias);
+    if (l->desc.mixer == PM_MIX_RWKV7) {
+        pm_rwkv7_mix(e, l, c->layer, &in, c->runs, c->n_runs, c->m_tok);
+        return;
+    }
     if (l->desc.mixer == PM_MIX_MLA) pm_mla_forward(e, l, c->layer, &in, c->runs, c->n_runs, c->m_tok);
     else heads(c, &in);
     in = (struct pm_input){ .prep = PM_PREP_NONE, .x = e->att, .ldx = e->ld_att };
@@ -181,6 +196,10 @@ static void ffn(struct ctx *c, float *out)
     struct pm_exec *e = c->e;
     const struct pm_layer *l = c->l;
     struct pm_input in = l->desc.parallel ? normed(c, l->attn_norm, l->attn_norm_bias) : normed(c, l->ffn_norm, l->ffn_norm_bias);
+    if (l->desc.ffn == PM_FFN_RWKV7) {
+        pm_rwkv7_ffn(e, l, c->layer, &in, c->runs, c->n_runs, c->m_tok);
+        return;
+    }
     pm_linear_forward(e, &l->gate_up, &in, c->m_tok, e->gate_up, e->ld_ff, c->layer, PM_SLOT_gate_up);
     enum pm_prep prep = l->desc.ffn == PM_FFN_MLP ? PM_PREP_GELU : l->desc.act == PM_ACT_GELU ? PM_PREP_GEGLU : PM_PREP_SWIGLU;
     in = (struct pm_input){ .prep = prep, .x = e->gate_up, .ldx = e->ld_ff };
@@ -221,17 +240,23 @@ void pm_decoder_layer(struct pm_exec *e, const struct pm_desc *d, const struct p
 {
     struct ctx c = { .e = e, .d = d, .runs = runs, .n_runs = n_runs, .m_tok = m_tok };
     layer(&c, l, layer_index);
-    add_pending(&c);
+    if (!e->skip) add_pending(&c);
 }
 
 pm_status pm_decoder_forward(struct pm_exec *e, const struct pm_model *m, const struct pm_run *runs, size_t n_runs)
 {
     struct ctx c = { .e = e, .d = &m->desc, .runs = runs, .n_runs = n_runs, .m_tok = count_tokens(runs, n_runs) };
     pm_decoder_embed(e, &m->embed, m->desc.embed_scale, runs, n_runs);
+    if (m->embed_norm) pm_decoder_embed_norm(e, &m->desc, m->embed_norm, m->embed_norm_bias, c.m_tok);
     pm_decoder_positions(e, runs, n_runs);
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
         if (e->abort && atomic_load_explicit(e->abort, memory_order_relaxed)) return PM_ABORTED;
         layer(&c, &m->layer[i], i);
+        if (e->on_layer) {
+            add_pending(&c);
+            c.pending = (struct pm_pending){ 0 };
+            e->on_layer(e->layer_ctx, i, e->x, c.m_tok, m->desc.n_embd, e->ld_embd);
+        }
     }
     add_pending(&c);
     return PM_OK;

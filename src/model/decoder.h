@@ -6,7 +6,7 @@
  *                x += down( act(gate) * up )                     gate|up = gate_up( norm(x) )
  *   logits = softcap( head( norm(x) ) )
  *
- * with the options of struct pm_layer_desc: norms on q and k, on the outputs, attention windows, both blocks side by side.
+ * with the options of struct pm_layer_desc: norms on q and k, on the outputs, attention windows, both blocks side by side. rwkv7.h has the recurrent blocks.
  * Every token's arithmetic is its own: what else is in the batch, how a prompt was cut, and how many threads work does not change a bit.
  */
 #ifndef PM_MODEL_DECODER_H
@@ -31,7 +31,8 @@ static inline const struct pm_run *pm_run_of(const struct pm_run *runs, size_t t
 }
 
 /* Runs all layers. Afterwards e->x holds one row per token, in the order of the runs. pm_exec_reserve() for the sum of n must have succeeded.
-   PM_ABORTED when *e->abort became true between two layers: the caches then hold unfinished positions beyond what they held before. */
+   PM_ABORTED when *e->abort became true between two layers: the caches then hold unfinished positions beyond what they held before. A recurrent state would be left
+   torn, so with one e->abort must be NULL. */
 pm_status pm_decoder_forward(struct pm_exec *e, const struct pm_model *m, const struct pm_run *runs, size_t n_runs);
 
 /* Only layer `layer_index` on the m_tok rows of e->x, with weights of the caller's making; e->cos and e->sin must be set by pm_decoder_positions. */
@@ -39,6 +40,8 @@ void pm_decoder_layer(struct pm_exec *e, const struct pm_desc *d, const struct p
                       size_t m_tok);
 /* e->x = rows of the embedding table; e->cos, e->sin = rotation of each token's position. */
 void pm_decoder_embed(struct pm_exec *e, const struct pm_linear *embed, float scale, const struct pm_run *runs, size_t n_runs);
+/* The norm of e->x that comes before the first layer where the description has embed_norm. */
+void pm_decoder_embed_norm(struct pm_exec *e, const struct pm_desc *d, const float *w, const float *b, size_t m_tok);
 void pm_decoder_positions(struct pm_exec *e, const struct pm_run *runs, size_t n_runs);
 
 /* The final norm of one row of e->x into out[n_embd]. */

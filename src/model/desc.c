@@ -44,8 +44,8 @@ uint64_t pm_mixer_width(const struct pm_layer_desc *l)
     return (uint64_t)l->n_head * (l->mixer == PM_MIX_MLA ? l->mla.d_v : l->d_head);
 }
 
-static const char *const mixer_names[PM_MIX_COUNT] = { "attention", "mla" };
-static const char *const ffn_names[PM_FFN_COUNT] = { "glu", "mlp" };
+static const char *const mixer_names[PM_MIX_COUNT] = { "attention", "mla", "rwkv7" };
+static const char *const ffn_names[PM_FFN_COUNT] = { "glu", "mlp", "rwkv7" };
 static const char *const act_names[PM_ACT_COUNT] = { "silu", "gelu" };
 static const char *const norm_names[PM_NORM_COUNT] = { "rms", "layer" };
 static const char *const rope_names[PM_ROPE_COUNT] = { "fixed", "long", "dynamic", "doubling" };
@@ -72,9 +72,13 @@ static json_t *layer_to_json(const struct pm_desc *d, const struct pm_layer_desc
                      (double)l->attn_scale, "softcap", (double)l->attn_softcap, "ffn", "kind", ffn_names[l->ffn], "act", act_names[l->act], "n_ff", (json_int_t)l->n_ff,
                      "post_norms", l->post_norms, "parallel", l->parallel, "linears", linears);
     const struct pm_mla_desc *m = &l->mla;
-    if (j && l->mixer == PM_MIX_MLA &&
-        json_object_set_new(json_object_get(j, "attn"), "mla", json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "q_rank", (json_int_t)m->q_rank, "kv_rank", (json_int_t)m->kv_rank, "d_nope",
-                                                                         (json_int_t)m->d_nope, "d_rope", (json_int_t)m->d_rope, "d_v", (json_int_t)m->d_v, "latent_eps", (double)m->latent_eps)) != 0) {
+    const struct pm_rwkv7_desc *r = &l->rwkv7;
+    json_t *own = l->mixer == PM_MIX_MLA ? json_pack("{s:I, s:I, s:I, s:I, s:I, s:f}", "q_rank", (json_int_t)m->q_rank, "kv_rank", (json_int_t)m->kv_rank, "d_nope", (json_int_t)m->d_nope,
+                                                     "d_rope", (json_int_t)m->d_rope, "d_v", (json_int_t)m->d_v, "latent_eps", (double)m->latent_eps)
+                : l->mixer == PM_MIX_RWKV7 ? json_pack("{s:I, s:I, s:I, s:I, s:f}", "rank_w", (json_int_t)r->rank_w, "rank_a", (json_int_t)r->rank_a, "rank_v", (json_int_t)r->rank_v,
+                                                       "rank_g", (json_int_t)r->rank_g, "head_norm_eps", (double)r->head_norm_eps)
+                                           : NULL;
+    if (l->mixer != PM_MIX_ATTENTION && json_object_set_new(json_object_get(j, "attn"), mixer_names[l->mixer], own) != 0) {
         json_decref(j);
         return NULL;
     }
@@ -100,8 +104,8 @@ static json_t *body_to_json(const struct pm_desc *d)
             json_decref(layers);
             return NULL;
         }
-    json_t *j = json_pack("{s:I, s:I, s:s, s:f, s:f, s:f, s:o, s:b, s:o, s:o}", "n_embd", (json_int_t)d->n_embd, "n_ctx_max", (json_int_t)d->n_ctx_max, "norm", norm_names[d->norm],
-                          "norm_eps", (double)d->norm_eps, "embed_scale", (double)d->embed_scale, "logit_softcap", (double)d->logit_softcap, "ropes", ropes_to_json(d), "tied",
+    json_t *j = json_pack("{s:I, s:I, s:s, s:f, s:b, s:f, s:f, s:o, s:b, s:o, s:o}", "n_embd", (json_int_t)d->n_embd, "n_ctx_max", (json_int_t)d->n_ctx_max, "norm", norm_names[d->norm],
+                          "norm_eps", (double)d->norm_eps, "embed_norm", d->embed_norm, "embed_scale", (double)d->embed_scale, "logit_softcap", (double)d->logit_softcap, "ropes", ropes_to_json(d), "tied",
                           d->tied, "head", linear_to_json(&d->head), "layers", layers);
     if (j && !d->tied && json_object_set_new(j, "embed", linear_to_json(&d->embed)) != 0) {
         json_decref(j);
@@ -182,6 +186,26 @@ static pm_status read_float(const json_t *j, const char *what, const char *key, 
     return PM_OK;
 }
 
+/* The heads of an rwkv7 layer; it has no other fields of attention. */
+static pm_status read_rwkv7(const json_t *attn, const char *what, struct pm_layer_desc *l, pm_error *err)
+{
+    char path[64];
+    struct pm_rwkv7_desc *r = &l->rwkv7;
+    const json_t *j = json_object_get(attn, "rwkv7");
+    pm_status st;
+    l->rope = -1;
+    snprintf(path, sizeof path, "%s.rwkv7", what);
+    if (!json_is_object(j)) return pm_fail(err, PM_ERR_MISSING, "%s is missing", path);
+    if ((st = pm_json_u32(attn, what, "n_head", 1, PM_MAX_HEADS, &l->n_head, err)) || (st = pm_json_u32(attn, what, "d_head", 16, PM_MAX_HEAD_DIM, &l->d_head, err)) ||
+        (st = pm_json_u32(j, path, "rank_w", 1, PM_MAX_EMBD, &r->rank_w, err)) || (st = pm_json_u32(j, path, "rank_a", 1, PM_MAX_EMBD, &r->rank_a, err)) ||
+        (st = pm_json_u32(j, path, "rank_v", 0, PM_MAX_EMBD, &r->rank_v, err)) || (st = pm_json_u32(j, path, "rank_g", 1, PM_MAX_EMBD, &r->rank_g, err)) ||
+        (st = read_float(j, path, "head_norm_eps", 0, 1, &r->head_norm_eps, err)))
+        return st;
+    if (l->d_head % 16) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s.d_head %u: heads of kind \"rwkv7\" have a multiple of 16 values", what, l->d_head);
+    if (pm_mixer_width(l) > PM_MAX_EMBD) return pm_fail(err, PM_ERR_LIMIT, "%s: n_head %u times d_head %u is larger than %d", what, l->n_head, l->d_head, PM_MAX_EMBD);
+    return PM_OK;
+}
+
 /* The sizes of latent attention, and what they say about the fields that all mixers have. */
 static pm_status read_mla(const json_t *attn, const char *what, struct pm_layer_desc *l, pm_error *err)
 {
@@ -207,13 +231,15 @@ static pm_status read_attn(const json_t *j, const char *what, const struct pm_de
     double rope = -1;
     pm_status st;
     if (!json_is_object(j)) return pm_fail(err, PM_ERR_MISSING, "%s is missing", what);
-    if ((st = read_name(j, what, "kind", mixer_names, PM_MIX_COUNT, &mixer, err)) || (st = pm_json_u32(j, what, "n_head", 1, PM_MAX_HEADS, &l->n_head, err)) ||
+    if ((st = read_name(j, what, "kind", mixer_names, PM_MIX_COUNT, &mixer, err))) return st;
+    l->mixer = (enum pm_mixer)mixer;
+    if (l->mixer == PM_MIX_RWKV7) return read_rwkv7(j, what, l, err);
+    if ((st = pm_json_u32(j, what, "n_head", 1, PM_MAX_HEADS, &l->n_head, err)) ||
         (st = pm_json_u32(j, what, "n_kv", 1, PM_MAX_HEADS, &l->n_kv, err)) || (st = pm_json_u32(j, what, "d_head", 1, PM_MAX_HEAD_DIM, &l->d_head, err)) ||
         (st = pm_json_opt_bool(j, what, "qk_norm", &l->qk_norm, err)) || (st = pm_json_f64(j, what, "rope", &rope, err)) ||
         (st = pm_json_u32(j, what, "window", 0, PM_MAX_CTX, &l->window, err)) || (st = read_float(j, what, "scale", 1e-6, 1e3, &l->attn_scale, err)) ||
         (st = read_float(j, what, "softcap", 0, 1e6, &l->attn_softcap, err)))
         return st;
-    l->mixer = (enum pm_mixer)mixer;
     if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s.n_kv %u does not divide n_head %u", what, l->n_kv, l->n_head);
     if (!(rope >= -1 && rope < d->n_rope && rope == floor(rope))) return pm_fail(err, PM_ERR_FORMAT, "%s.rope is %g; the model has %u ropes", what, rope, d->n_rope);
     l->rope = (int32_t)rope;
@@ -261,6 +287,7 @@ static pm_status read_layer(const json_t *j, uint32_t i, const struct pm_desc *d
         (st = pm_json_opt_bool(j, layer, "post_norms", &l->post_norms, err)) || (st = pm_json_opt_bool(j, layer, "parallel", &l->parallel, err)))
         return st;
     const json_t *linears = json_object_get(j, "linears");
+    if (l->parallel && (l->mixer == PM_MIX_RWKV7 || l->ffn == PM_FFN_RWKV7)) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: parallel together with rwkv7 is not known to this version", layer);
     if (l->post_norms && l->parallel) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: post_norms and parallel together are not known to this version", layer);
 #define PM_VECTOR(field, name, n, when)
 #define PM_LINEAR(field, name, n, k, when) \
@@ -300,6 +327,20 @@ static pm_status read_ropes(const json_t *j, struct pm_desc *d, pm_error *err)
     return PM_OK;
 }
 
+/* Values of an rwkv7 layer with rank_v are mixed with those of the first one before it that has none: both must be there, of one width. */
+static pm_status check_v_first(const struct pm_desc *d, pm_error *err)
+{
+    uint64_t width = 0;
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        const struct pm_layer_desc *l = &d->layer[i];
+        if (l->mixer != PM_MIX_RWKV7) continue;
+        if (l->rwkv7.rank_v && pm_mixer_width(l) != width)
+            return pm_fail(err, PM_ERR_FORMAT, "layers[%u].attn.rwkv7.rank_v is %u, but no layer before it gives the values of its width %llu", i, l->rwkv7.rank_v, (unsigned long long)pm_mixer_width(l));
+        if (!l->rwkv7.rank_v) width = pm_mixer_width(l);
+    }
+    return PM_OK;
+}
+
 static pm_status read_body(const json_t *j, struct pm_desc *d, pm_error *err)
 {
     int norm;
@@ -307,7 +348,7 @@ static pm_status read_body(const json_t *j, struct pm_desc *d, pm_error *err)
     pm_status st;
     if ((st = pm_json_u32(j, "model", "n_embd", 1, PM_MAX_EMBD, &d->n_embd, err)) || (st = pm_json_u32(j, "model", "n_ctx_max", 1, PM_MAX_CTX, &d->n_ctx_max, err)) ||
         (st = read_name(j, "model", "norm", norm_names, PM_NORM_COUNT, &norm, err)) || (st = read_float(j, "model", "norm_eps", 0, 1, &d->norm_eps, err)) ||
-        (st = read_float(j, "model", "embed_scale", 1e-6, 1e6, &d->embed_scale, err)) || (st = read_float(j, "model", "logit_softcap", 0, 1e6, &d->logit_softcap, err)) ||
+        (st = pm_json_opt_bool(j, "model", "embed_norm", &d->embed_norm, err)) || (st = read_float(j, "model", "embed_scale", 1e-6, 1e6, &d->embed_scale, err)) || (st = read_float(j, "model", "logit_softcap", 0, 1e6, &d->logit_softcap, err)) ||
         (st = pm_json_opt_bool(j, "model", "tied", &d->tied, err)) || (st = read_fitting(j, "model", "head", d->n_vocab, d->n_embd, &d->head, err)) ||
         (!d->tied && (st = read_fitting(j, "model", "embed", d->n_vocab, d->n_embd, &d->embed, err))) || (st = read_ropes(j, d, err)))
         return st;
@@ -320,7 +361,7 @@ static pm_status read_body(const json_t *j, struct pm_desc *d, pm_error *err)
     d->n_layer = (uint32_t)n;
     for (uint32_t i = 0; i < d->n_layer; i++)
         if ((st = read_layer(json_array_get(layers, i), i, d, &d->layer[i], err)) != PM_OK) return st;
-    return PM_OK;
+    return check_v_first(d, err);
 }
 
 static pm_status read_text(const json_t *j, struct pm_desc *d, pm_error *err)

@@ -7,6 +7,7 @@
  *   rope.R.inv_freq               F32   [n_rot/2]   angle per position; fixed scalings (linear, llama3, ...) are folded in by the converter
  *   rope.R.inv_freq_long          F32   [n_rot/2]   of sessions whose context is larger than switch_ctx, for ropes of kind "long"
  *   embed.weight                        only when not tied: a linear, usually of type f16, with n = n_vocab, k = n_embd, not rotated
+ *   embed.norm, embed.norm_bias   F32   [n_embd]   of models with embed_norm; the bias for layer norms only
  *   layers.L.*                          see tensors.inc
  *   norm, norm_bias               F32   [n_embd]; norm_bias for layer norms only
  *   head.*                              linear; also the embedding table when tied
@@ -18,6 +19,7 @@
  *   attn.q_b     per head: d_nope, then d_rope rows
  *   attn.k_up    per head kv_rank rows, padded with zero rows to a multiple of 16; columns d_nope: the transposed k part of the up projection
  *   attn.v_up    per head d_v rows, padded likewise; columns kv_rank
+ * attn.mix is six vectors of n_embd, one after the other: of receptance, w, key, value, a, g.
  *
  * A linear NAME of N rows and K columns; P = ceil(N/16), kp = K rounded up to 64:
  *   NAME.weight   w8: I8 [P][kp/4][16][4];  w4: U8 [P][kp/8][16][4];  f16/bf16: F16/BF16 [P][K][16]
@@ -56,9 +58,9 @@ struct pm_linear_desc {
 };
 
 enum pm_norm_kind { PM_NORM_RMS, PM_NORM_LAYER, PM_NORM_COUNT };
-enum pm_mixer { PM_MIX_ATTENTION, PM_MIX_MLA, PM_MIX_COUNT };
-enum pm_ffn { PM_FFN_GLU, PM_FFN_MLP, PM_FFN_COUNT };       /* down(act(gate) * up), down(act(up)) */
-enum pm_act { PM_ACT_SILU, PM_ACT_GELU, PM_ACT_COUNT };     /* GELU: the tanh form. GLU has both, MLP only GELU */
+enum pm_mixer { PM_MIX_ATTENTION, PM_MIX_MLA, PM_MIX_RWKV7, PM_MIX_COUNT };
+enum pm_ffn { PM_FFN_GLU, PM_FFN_MLP, PM_FFN_RWKV7, PM_FFN_COUNT };     /* down(act(gate) * up), down(act(up)), down(relu(up)^2) of rows with a token shift */
+enum pm_act { PM_ACT_SILU, PM_ACT_GELU, PM_ACT_COUNT };     /* GELU: the tanh form. GLU has both, MLP only GELU; RWKV7 has its own and leaves it at 0 */
 
 /*
  * Multi-head latent attention (DeepSeek-V2, 2024): per token one latent that all heads share is kept, not keys and values of every head.
@@ -72,10 +74,18 @@ struct pm_mla_desc {
     float latent_eps;
 };
 
+/* RWKV-7's time mixing (rwkv7.h): ranks of the low-rank parts, and the epsilon of the layer norm over every head's output. rank_v is 0 in the layer whose values are the
+   v_first of later layers. */
+struct pm_rwkv7_desc {
+    uint32_t rank_w, rank_a, rank_v, rank_g;
+    float head_norm_eps;
+};
+
 struct pm_layer_desc {
     enum pm_mixer mixer;
-    uint32_t n_head, n_kv, d_head;  /* n_kv divides n_head. mla: n_kv is 1, d_head is d_nope + d_rope */
+    uint32_t n_head, n_kv, d_head;  /* n_kv divides n_head. mla: n_kv is 1, d_head is d_nope + d_rope. rwkv7: n_kv is 0, d_head a multiple of 16 */
     struct pm_mla_desc mla;         /* of mixer mla */
+    struct pm_rwkv7_desc rwkv7;     /* of mixer rwkv7 */
     bool qk_norm;                   /* RMS norm of every head of q and k before rope */
     int32_t rope;                   /* which of the model's ropes; -1 = none */
     uint32_t window;                /* keys that a query sees, itself included; 0 = all */
@@ -114,6 +124,7 @@ struct pm_desc {
     uint32_t n_layer, n_embd, n_vocab, n_ctx_max;
     enum pm_norm_kind norm;
     float norm_eps;
+    bool embed_norm;                /* rows of the embedding are normed before the first layer */
     float embed_scale;              /* rows of the embedding are multiplied by it; 1 as a rule */
     float logit_softcap;            /* 0 = none */
     uint32_t n_rope;
@@ -159,11 +170,15 @@ enum pm_slot_id {
     PM_SLOT_rope = PM_SLOT_PER_LAYER,   /* `index` is the rope's number */
     PM_SLOT_rope_long,
     PM_SLOT_embed,
+    PM_SLOT_embed_norm,
+    PM_SLOT_embed_norm_bias,
     PM_SLOT_norm,
     PM_SLOT_norm_bias,
     PM_SLOT_head,
     PM_SLOT_COUNT
 };
+/* Whether a slot is one of the two matrices of a low-rank part: a few percent of the weights, whose errors are worth more than their size. */
+bool pm_slot_low_rank(enum pm_slot_id id);
 /* A linear of a layer by its slot; NULL when the slot is a vector. A linear that the layer does not have is all zero. */
 struct pm_linear_desc *pm_layer_linear(struct pm_layer_desc *l, enum pm_slot_id id);
 

@@ -30,6 +30,9 @@ struct pm_exec {
     const _Atomic bool *abort;      /* borrowed, may be NULL: looked at between layers */
     pm_observe_fn observe;          /* NULL as a rule */
     void *observe_ctx;
+    pm_layer_fn on_layer;           /* NULL as a rule: sees the residual stream after each layer */
+    void *layer_ctx;
+    bool skip;                      /* an observer may set it: linears and attention of the layer are then left out, what they would give is undefined */
 
     /* Scratch for up to m_cap tokens, grown by pm_exec_reserve. M tokens, all rows padded to 16 floats. */
     struct pm_arena arena;
@@ -37,13 +40,15 @@ struct pm_exec {
     float *x;                       /* [M][ld_embd]   residual stream */
     float *h;                       /* [M][ld_embd]   normed input */
     float *y;                       /* [M][ld_embd]   output of a block */
-    float *qkv;                     /* [M][ld_qkv]    mla: q */
+    float *qkv;                     /* [M][ld_qkv]    mla: q; rwkv7: all that the recurrence reads */
     float *att;                     /* [M][ld_att]    concatenated heads; mla: the latents before */
-    float *gate_up;                 /* [M][ld_ff] */
+    float *gate_up;                 /* [M][ld_ff]     in the memory of qkv: a block is done before the next one begins */
+    float *v_first;                 /* [M][ld_first]  rwkv7: values of the first such layer, read by the later ones */
+    const float **prev;             /* [M] row of the token before, for PM_PREP_SHIFT */
     float *cos, *sin;               /* [n_rope][M][ld_rot], ld_rot = n_rot/2 padded */
     struct pm_pack pack;            /* of M tokens */
     uint8_t *worker;                /* [threads][worker_bytes] what a task of one thread needs, 64-byte aligned */
-    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, worker_bytes;
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_first, ld_rot, n_rope, worker_bytes;
     struct pm_pack_size pack_size;
 };
 
@@ -63,6 +68,10 @@ enum pm_prep {
     PM_PREP_SWIGLU,         /* gate and up side by side; the result replaces gate */
     PM_PREP_GEGLU,
     PM_PREP_GELU,           /* in place */
+    PM_PREP_RELU2,
+    PM_PREP_TANH,
+    PM_PREP_SIGMOID,
+    PM_PREP_SHIFT,          /* towards the row of the token before by `mix`: only read; the result goes to `out` */
 };
 /* Outputs of blocks that are still to be added to the residual stream: x += y (RMS-normed with post_norm when that is set), then x += y2. The next norm does it on its
    way, so that the stream is read once and no thread waits. NULL: nothing. */
@@ -71,9 +80,11 @@ struct pm_input {
     enum pm_prep prep;
     float *x;               /* [m][ldx] */
     size_t ldx;
-    float *out;             /* norms: [m][ldx] */
+    float *out;             /* norms and shift: [m][ldx] */
     const float *norm, *norm_bias;  /* norms: [k] */
     float eps;
+    const float *mix;       /* shift: [k] */
+    const float *const *prev;   /* shift: [m] rows */
     struct pm_pending pending;      /* norms: added to x before it is read */
 };
 /* y[m][ldy] = W in + bias for m prepared rows. Rows of the prepared input are overwritten when the linear rotates. ldy >= n padded to 16. `layer`, `id`:

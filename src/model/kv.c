@@ -1,5 +1,5 @@
 /*
- * Owns: the memory of the KV cache.
+ * Owns: the memory of the KV cache and of the recurrent state.
  * Idea: address space for the whole context is reserved at creation, so growing allocates nothing; the system gives memory page by page as it is touched.
  * The page table makes it possible to share pages between sequences without touching the kernels.
  */
@@ -26,6 +26,19 @@ size_t pm_kv_page_bytes(const struct pm_desc *d, enum pm_kv_kind kind)
     return sum;
 }
 
+/* Where the parts of the recurrent layers' state begin, each at a multiple of 64 bytes; returns the floats of all. `layer` may be NULL. */
+static size_t lay_out_state(const struct pm_desc *d, struct pm_kv_layer *layer)
+{
+    size_t at = 0, row = pm_round_up(d->n_embd, 16);
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        const struct pm_layer_desc *l = &d->layer[i];
+        size_t heads = l->mixer == PM_MIX_RWKV7 ? (size_t)l->n_head * l->d_head * l->d_head : 0, shift = at + heads, ffn_shift = shift + (heads ? row : 0);
+        if (layer) layer[i].state = at, layer[i].shift = shift, layer[i].ffn_shift = ffn_shift;
+        at = ffn_shift + (l->ffn == PM_FFN_RWKV7 ? row : 0);
+    }
+    return at;
+}
+
 pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, pm_error *err)
 {
     memset(kv, 0, sizeof *kv);
@@ -46,6 +59,9 @@ pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kin
         off += l->n_kv * kv->layer[i].layout.block_bytes;
     }
     for (size_t i = 0; i < kv->n_page; i++) kv->page[i] = (uint32_t)i;
+    kv->n_state = lay_out_state(d, kv->layer);
+    if (kv->n_state && !(kv->state = pm_calloc(kv->n_state, sizeof *kv->state, err))) goto fail;
+    if (!kv->page_bytes) return PM_OK;      /* no layer has keys */
     if (!pm_size_mul(kv->n_page, kv->page_bytes, &bytes)) {
         pm_fail(err, PM_ERR_LIMIT, "a context of %zu tokens does not fit into memory addresses", n_ctx);
         goto fail;
@@ -68,6 +84,7 @@ void pm_kv_free(struct pm_kv *kv)
     if (kv->base) munmap(kv->base, kv->n_page * kv->page_bytes);
     free(kv->page);
     free(kv->layer);
+    free(kv->state);
     memset(kv, 0, sizeof *kv);
 }
 
@@ -102,6 +119,7 @@ void pm_kv_release(struct pm_kv *kv, size_t n)
 
 bool pm_kv_can_rewind(const struct pm_kv *kv, size_t n)
 {
+    if (kv->state) return false;
     for (size_t i = 0; i < kv->n_layer; i++)
         if (kv->layer[i].released > horizon(&kv->layer[i], n)) return false;
     return true;
@@ -110,12 +128,13 @@ bool pm_kv_can_rewind(const struct pm_kv *kv, size_t n)
 void pm_kv_clear(struct pm_kv *kv)
 {
     for (size_t i = 0; i < kv->n_layer; i++) kv->layer[i].released = 0;
+    if (kv->state) memset(kv->state, 0, kv->n_state * sizeof *kv->state);
     pm_kv_trim(kv, 0);
 }
 
 uint64_t pm_kv_bytes(const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, size_t n_chunk)
 {
-    uint64_t sum = 0;
+    uint64_t sum = lay_out_state(d, NULL) * sizeof(float);
     for (uint32_t i = 0; i < d->n_layer; i++) {
         const struct pm_layer_desc *l = &d->layer[i];
         size_t pages = (n_ctx + PM_KV_PAGE - 1) / PM_KV_PAGE;
@@ -131,4 +150,10 @@ struct pm_kv_block pm_kv_block_at(const struct pm_kv *kv, size_t layer, size_t h
     uint8_t *b = kv->base + kv->page[pos / PM_KV_PAGE] * kv->page_bytes + l->off + head * l->layout.block_bytes;
     return (struct pm_kv_block){ .kind = kv->kind, .d_k = l->d_k, .d_v = l->d_v, .k = b, .v = b + l->layout.v_off,
                                  .k_scale = (float *)(b + l->layout.k_scale_off), .v_scale = (float *)(b + l->layout.v_scale_off) };
+}
+
+struct pm_kv_state pm_kv_state_at(const struct pm_kv *kv, size_t layer)
+{
+    const struct pm_kv_layer *l = &kv->layer[layer];
+    return (struct pm_kv_state){ .heads = kv->state + l->state, .shift = kv->state + l->shift, .ffn_shift = kv->state + l->ffn_shift };
 }

@@ -10,13 +10,14 @@
 
 #include "base/half.h"
 #include "model/mla.h"
+#include "model/rwkv7.h"
 
 #include <string.h>
 
 /* ---- scratch ---- */
 
 struct sizes {
-    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_rot, n_rope, worker_bytes;
+    size_t ld_embd, ld_qkv, ld_att, ld_ff, ld_first, ld_rot, n_rope, worker_bytes;
     struct pm_pack_size pack;
 };
 
@@ -33,8 +34,13 @@ static struct sizes sizes_of(const struct pm_desc *d)
     for (uint32_t i = 0; i < d->n_rope; i++) s.ld_rot = pm_max_size(s.ld_rot, pm_round_up(d->rope[i].n_rot / 2, 16));
     for (uint32_t i = 0; i < d->n_layer; i++) {
         struct pm_layer_desc *l = &d->layer[i];
-        s.ld_qkv = pm_max_size(s.ld_qkv, pm_round_up(pm_max_size(l->qkv.n, l->q_b.n), 16));
-        s.ld_att = pm_max_size(s.ld_att, pm_round_up(pm_max_size(l->o.k, l->qkv_a.n), 16));
+        if (l->mixer == PM_MIX_RWKV7) {
+            s.ld_qkv = pm_max_size(s.ld_qkv, pm_rwkv7_scratch(l));
+            s.ld_first = pm_max_size(s.ld_first, pm_round_up(pm_mixer_width(l), 16));
+        } else {
+            s.ld_qkv = pm_max_size(s.ld_qkv, pm_round_up(pm_max_size(l->qkv.n, l->q_b.n), 16));
+            s.ld_att = pm_max_size(s.ld_att, pm_round_up(pm_max_size(l->o.k, l->qkv_a.n), 16));
+        }
         if (l->mixer == PM_MIX_MLA) s.worker_bytes = pm_max_size(s.worker_bytes, pm_mla_worker_bytes(l));
         s.ld_ff = pm_max_size(s.ld_ff, pm_round_up(l->gate_up.n, 16));
         for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
@@ -48,8 +54,8 @@ static struct sizes sizes_of(const struct pm_desc *d)
 
 static size_t token_bytes(const struct sizes *s)
 {
-    size_t floats = 3 * s->ld_embd + s->ld_qkv + s->ld_att + s->ld_ff + 2 * s->n_rope * s->ld_rot + 2 * s->pack.scales;
-    return floats * sizeof(float) + 2 * s->pack.kp;
+    size_t floats = 3 * s->ld_embd + pm_max_size(s->ld_qkv, s->ld_ff) + s->ld_att + s->ld_first + 2 * s->n_rope * s->ld_rot + 2 * s->pack.scales;
+    return floats * sizeof(float) + sizeof(float *) + 2 * s->pack.kp;
 }
 
 /* What does not grow with the tokens; the 64s are for alignment. */
@@ -68,7 +74,7 @@ size_t pm_exec_scratch_bytes(const struct pm_desc *d, size_t m, int n_threads)
 pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, pm_error *err)
 {
     struct sizes s = sizes_of(d);
-    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_rot, e->n_rope, e->worker_bytes, e->pack_size };
+    struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_first, e->ld_rot, e->n_rope, e->worker_bytes, e->pack_size };
     if (m <= e->m_cap && memcmp(&s, &have, sizeof s) == 0) return PM_OK;
     size_t bytes, threads = (size_t)pm_pool_threads(e->pool);
     if (!pm_size_mul(m, token_bytes(&s), &bytes) || !pm_size_add(bytes, fixed_bytes(&s, (int)threads), &bytes)) return pm_fail(err, PM_ERR_LIMIT, "scratch for %zu tokens does not fit into memory addresses", m);
@@ -77,13 +83,14 @@ pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, 
     pm_status st = pm_arena_init(&e->arena, bytes, err);
     if (st) return st;
     struct pm_arena *a = &e->arena;
-    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_rot = s.ld_rot, e->n_rope = s.n_rope, e->worker_bytes = s.worker_bytes, e->pack_size = s.pack;
+    e->ld_embd = s.ld_embd, e->ld_qkv = s.ld_qkv, e->ld_att = s.ld_att, e->ld_ff = s.ld_ff, e->ld_first = s.ld_first, e->ld_rot = s.ld_rot, e->n_rope = s.n_rope, e->worker_bytes = s.worker_bytes, e->pack_size = s.pack;
     e->x = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->h = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
     e->y = pm_arena_alloc(a, m * s.ld_embd, sizeof(float));
-    e->qkv = pm_arena_alloc(a, m * s.ld_qkv, sizeof(float));
+    e->qkv = e->gate_up = pm_arena_alloc(a, m * pm_max_size(s.ld_qkv, s.ld_ff), sizeof(float));
     e->att = pm_arena_alloc(a, m * s.ld_att, sizeof(float));
-    e->gate_up = pm_arena_alloc(a, m * s.ld_ff, sizeof(float));
+    e->v_first = pm_arena_alloc(a, m * s.ld_first, sizeof(float));
+    e->prev = pm_arena_alloc(a, m, sizeof *e->prev);
     e->cos = pm_arena_alloc(a, m * s.n_rope * s.ld_rot, sizeof(float));
     e->sin = pm_arena_alloc(a, m * s.n_rope * s.ld_rot, sizeof(float));
     e->pack.a = pm_arena_alloc(a, m, s.pack.kp);
@@ -112,9 +119,10 @@ void pm_exec_free(struct pm_exec *e)
 
 /* ---- a linear ---- */
 
-static bool is_norm(enum pm_prep p)
+/* Whether the prepared rows lie in `out`. */
+static bool has_out(enum pm_prep p)
 {
-    return p == PM_PREP_RMS || p == PM_PREP_LAYER;
+    return p == PM_PREP_RMS || p == PM_PREP_LAYER || p == PM_PREP_SHIFT;
 }
 
 struct job {
@@ -157,7 +165,7 @@ static float *prepare_row(const struct job *j, size_t t)
     const struct pm_kernels *k = &j->e->kern;
     const struct pm_input *in = j->in;
     size_t n = j->l->desc.k;
-    float *x = in->x + t * in->ldx, *out = is_norm(in->prep) ? in->out + t * in->ldx : x;
+    float *x = in->x + t * in->ldx, *out = has_out(in->prep) ? in->out + t * in->ldx : x;
     pm_pending_add(j->e, &in->pending, t, in->ldx, x, n, in->eps);
     switch (in->prep) {
     case PM_PREP_RMS: k->rmsnorm(out, x, in->norm, n, in->eps); break;
@@ -165,6 +173,10 @@ static float *prepare_row(const struct job *j, size_t t)
     case PM_PREP_SWIGLU: k->swiglu(x, x, x + n, n); break;
     case PM_PREP_GEGLU: k->geglu(x, x, x + n, n); break;
     case PM_PREP_GELU: k->gelu(x, x, n); break;
+    case PM_PREP_RELU2: k->relu2(x, x, n); break;
+    case PM_PREP_TANH: k->tanh(x, x, n); break;
+    case PM_PREP_SIGMOID: k->sigmoid(x, x, n); break;
+    case PM_PREP_SHIFT: k->shift(out, x, in->prev[t], in->mix, n); break;
     case PM_PREP_NONE: break;
     }
     return out;
@@ -201,7 +213,7 @@ static void pack_only(void *ctx, size_t chunk, int worker)
 {
     (void)worker;
     const struct job *j = ctx;
-    float *rows = is_norm(j->in->prep) ? j->in->out : j->in->x;
+    float *rows = has_out(j->in->prep) ? j->in->out : j->in->x;
     for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, rows + t * j->in->ldx);
 }
 
@@ -240,14 +252,16 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
                        enum pm_slot_id id)
 {
     const struct pm_linear_desc *d = &l->desc;
+    if (e->skip) return;
     struct job j = { .e = e, .l = l, .in = in, .m = m, .pack = e->pack };
-    float *rows = is_norm(in->prep) ? in->out : in->x;
+    float *rows = has_out(in->prep) ? in->out : in->x;
     set_up(&j, rows, in->ldx);
     j.gemm.y = y;
     j.gemm.ldy = ldy;
     if (e->observe) {
         run_chunks(&j, "prepare", prepare_only, m, 1);
         e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
+        if (e->skip) return;
         run_chunks(&j, "prepare", pack_only, m, 1);
     } else {
         run_chunks(&j, "prepare", prepare_chunk, m, 1);

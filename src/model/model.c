@@ -88,6 +88,8 @@ static pm_status bind_slot(void *ctx, const struct pm_slot *s, pm_error *err)
     case PM_SLOT_rope: return bind_frequencies(m, s, &m->inv_freq[s->index], err);
     case PM_SLOT_rope_long: return bind_frequencies(m, s, &m->inv_freq_long[s->index], err);
     case PM_SLOT_embed: return bind_linear(m, s->name, s->linear, &m->embed, err);
+    case PM_SLOT_embed_norm: return bind_vector(m, s->name, s->n, &m->embed_norm, err);
+    case PM_SLOT_embed_norm_bias: return bind_vector(m, s->name, s->n, &m->embed_norm_bias, err);
     case PM_SLOT_norm: return bind_vector(m, s->name, s->n, &m->norm, err);
     case PM_SLOT_norm_bias: return bind_vector(m, s->name, s->n, &m->norm_bias, err);
     default: return bind_linear(m, s->name, s->linear, &m->head, err);

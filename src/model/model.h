@@ -35,6 +35,7 @@ struct pm_model {
     const float *inv_freq[PM_MAX_ROPES];        /* [n_rot/2] each */
     const float *inv_freq_long[PM_MAX_ROPES];   /* of ropes of kind "long" */
     const float *norm, *norm_bias;          /* [n_embd]; norm_bias: layer norm only */
+    const float *embed_norm, *embed_norm_bias;  /* [n_embd] or NULL */
     struct pm_layer *layer;                 /* [n_layer], owned */
     struct pm_linear head;
     struct pm_linear embed;                 /* equal to head when tied */

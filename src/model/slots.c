@@ -42,11 +42,18 @@ pm_status pm_desc_walk(const struct pm_desc *d, pm_slot_fn fn, void *ctx, pm_err
         if (d->rope[i].kind == PM_ROPE_LONG && (st = one(&s, prefix, "inv_freq_long", fn, ctx, err))) return st;
     }
     if (!d->tied && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed, .linear = &d->embed }, "", "embed", fn, ctx, err))) return st;
+    if (d->embed_norm && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed_norm, .n = d->n_embd }, "", "embed.norm", fn, ctx, err))) return st;
+    if (d->embed_norm && d->norm == PM_NORM_LAYER && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed_norm_bias, .n = d->n_embd }, "", "embed.norm_bias", fn, ctx, err))) return st;
     for (uint32_t i = 0; i < d->n_layer; i++)
         if ((st = walk_layer(d, i, fn, ctx, err))) return st;
     if ((st = one(&(struct pm_slot){ .id = PM_SLOT_norm, .n = d->n_embd }, "", "norm", fn, ctx, err))) return st;
     if (d->norm == PM_NORM_LAYER && (st = one(&(struct pm_slot){ .id = PM_SLOT_norm_bias, .n = d->n_embd }, "", "norm_bias", fn, ctx, err))) return st;
     return one(&(struct pm_slot){ .id = PM_SLOT_head, .linear = &d->head }, "", "head", fn, ctx, err);
+}
+
+bool pm_slot_low_rank(enum pm_slot_id id)
+{
+    return id == PM_SLOT_w_down || id == PM_SLOT_w_up || id == PM_SLOT_a_down || id == PM_SLOT_a_up || id == PM_SLOT_v_gate_down || id == PM_SLOT_v_gate_up || id == PM_SLOT_g_down || id == PM_SLOT_g_up;
 }
 
 struct pm_linear_desc *pm_layer_linear(struct pm_layer_desc *l, enum pm_slot_id id)

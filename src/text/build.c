@@ -14,7 +14,8 @@ pm_status pm_tokenizer_build(const struct pm_tokenizer_source *src, struct pm_bu
     else if (src->tokenizer_json.data) st = pm_build_from_tokenizer_json(&b, &src->tokenizer_json, err);
     else if (src->tokenizer_model.data) st = pm_build_from_spm(&b, src, err);
     else if (src->vocab_json.data && src->merges_txt.data) st = pm_build_from_vocab_merges(&b, src, err);
-    else st = pm_fail(err, PM_ERR_MISSING, "no tokenizer: there is no tokenizer.json, no tokenizer.model, and not both of vocab.json and merges.txt");
+    else if (src->rwkv_vocab.data) st = pm_build_from_rwkv(&b, src, err);
+    else st = pm_fail(err, PM_ERR_MISSING, "no tokenizer: there is no tokenizer.json, no tokenizer.model, no rwkv_vocab_v20230424.txt, and not both of vocab.json and merges.txt");
     if (!st) st = pm_build_write(&b, blob, err);
     pm_build_free(&b);
     return st;

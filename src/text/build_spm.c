@@ -412,9 +412,10 @@ pm_status pm_build_from_gguf(struct builder *b, const struct pm_gguf_vocab *v, p
     if (v->n == 0 || v->n > BUILD_MAX_VOCAB) return pm_fail(err, PM_ERR_LIMIT, "GGUF: the vocabulary has %zu tokens", v->n);
     pm_status st;
     bool spm = strcmp(v->model, "llama") == 0;
+    if (strcmp(v->model, "rwkv") == 0) return pm_build_rwkv_gguf(b, v, err);    /* adds nothing to a text */
     if (spm) st = gguf_spm(b, v, err);
     else if (strcmp(v->model, "gpt2") == 0) st = gguf_byte_level(b, v, err);
-    else return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tokenizer.ggml.model \"%.40s\" is not known; known are gpt2 and llama", v->model);
+    else return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tokenizer.ggml.model \"%.40s\" is not known; known are gpt2, llama and rwkv", v->model);
     if (st) return st;
     bool add_bos = v->add_bos < 0 ? spm : v->add_bos;
     if (add_bos && v->bos >= 0) json_array_append_new(json_object_get(b->config, "prefix"), json_integer(v->bos));

@@ -104,6 +104,8 @@ pm_status pm_tok_regex_compile(const char *pattern, size_t len, pcre2_code **out
 /* One match from `at`. Returns 1 and the span, 0 when there is none, or an error. */
 static int find(struct encoder *e, const pcre2_code *re, size_t at, struct span *s, pm_error *err)
 {
+    uint64_t limit = TOK_MATCH_LIMIT + TOK_MATCH_PER_BYTE * (uint64_t)e->text.len;
+    pcre2_set_match_limit(e->context, limit < UINT32_MAX ? (uint32_t)limit : UINT32_MAX);
     int rc = pcre2_match(re, (PCRE2_SPTR)(e->text.data ? e->text.data : ""), e->text.len, at, PCRE2_NO_UTF_CHECK, e->match, e->context);
     if (rc == PCRE2_ERROR_NOMATCH) return 0;
     if (rc < 0) {

@@ -80,19 +80,19 @@ bool pm_tok_unspell(const char *s, size_t len, char *out, size_t *out_len)
 
 /* ---- longest-match sets ---- */
 
-static int by_first_then_longest(const void *a, const void *b)
+/* As in a dictionary; of equal contents the lowest id comes first. */
+static int by_content(const void *a, const void *b)
 {
     const struct match_entry *x = a, *y = b;
-    uint8_t p = (uint8_t)x->s[0], q = (uint8_t)y->s[0];
-    if (p != q) return p < q ? -1 : 1;
-    if (x->len != y->len) return x->len > y->len ? -1 : 1;
-    int c = memcmp(x->s, y->s, x->len);
-    return c ? c : (x->id > y->id) - (x->id < y->id);
+    int c = memcmp(x->s, y->s, pm_min_size(x->len, y->len));
+    if (c) return c;
+    if (x->len != y->len) return x->len < y->len ? -1 : 1;
+    return (x->id > y->id) - (x->id < y->id);
 }
 
 static void matcher_finish(struct matcher *m)
 {
-    if (m->n) qsort(m->e, m->n, sizeof *m->e, by_first_then_longest);
+    if (m->n) qsort(m->e, m->n, sizeof *m->e, by_content);
     size_t i = 0;
     for (int b = 0; b <= 256; b++) {
         while (i < m->n && (uint8_t)m->e[i].s[0] < b) i++;
@@ -100,12 +100,33 @@ static void matcher_finish(struct matcher *m)
     }
 }
 
+/* The first entry of [lo, hi), whose entries agree in `at` bytes, that is longer than `at` and has at least `c` there. */
+static uint32_t lower_bound(const struct matcher *m, uint32_t lo, uint32_t hi, size_t at, int c)
+{
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        const struct match_entry *e = &m->e[mid];
+        if (e->len <= at || (uint8_t)e->s[at] < c) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo;
+}
+
+/* Goes along the text and keeps the range of entries that begin like it: the work is the length of the match times a logarithm, however many entries there are. */
 const struct match_entry *pm_tok_match(const struct matcher *m, const char *s, size_t len)
 {
     uint8_t b = (uint8_t)s[0];
-    for (uint32_t i = m->first[b]; i < m->first[b + 1]; i++)
-        if (m->e[i].len <= len && memcmp(m->e[i].s, s, m->e[i].len) == 0) return &m->e[i];
-    return NULL;
+    uint32_t lo = m->first[b], hi = m->first[b + 1];
+    const struct match_entry *best = NULL;
+    for (size_t at = 1; lo < hi; at++) {
+        const struct match_entry *e = &m->e[lo];
+        if (hi - lo == 1) return e->len <= len && memcmp(e->s, s, e->len) == 0 ? e : best;
+        if (e->len == at) best = e;
+        if (at == len) break;
+        lo = lower_bound(m, lo, hi, at, (uint8_t)s[at]);
+        hi = lower_bound(m, lo, hi, at, (uint8_t)s[at] + 1);
+    }
+    return best;
 }
 
 /* ---- opening ---- */
@@ -337,9 +358,10 @@ pm_status pm_tokenizer_open(const void *blob, size_t len, struct pm_tokenizer **
         goto fail;
     }
     bool pow2 = (h->n_hash & (h->n_hash - 1)) == 0 && (h->n_merge & (h->n_merge - 1)) == 0;
-    if (h->total > len || h->n_vocab < 1 || h->n_vocab > INT32_MAX / 2 || !pow2 || !section_ok(h, h->config, h->config_len, 1) || h->config_len > (64u << 20) ||
+    if (h->total > len || h->n_vocab < 1 || h->n_vocab > INT32_MAX / 2 || !pow2 || !section_ok(h, h->config, h->config_len, 1) || h->config_len > TOK_MAX_CONFIG ||
         !section_ok(h, h->tok_off, (uint64_t)h->n_vocab + 1, 4) || !section_ok(h, h->bytes, h->bytes_len, 1) || !section_ok(h, h->flags, h->n_vocab, 1) ||
-        !section_ok(h, h->hash, h->n_hash, 4) || !section_ok(h, h->merge, h->n_merge, sizeof(struct tok_merge))) {
+        !section_ok(h, h->hash, h->n_hash, 4) || !section_ok(h, h->merge, h->n_merge, sizeof(struct tok_merge)) || (h->n_node && h->n_merge) ||
+        !section_ok(h, h->merge, h->n_node, sizeof(struct tok_node))) {
         st = bad(err, "a section lies outside of the blob");
         goto fail;
     }
@@ -348,13 +370,13 @@ pm_status pm_tokenizer_open(const void *blob, size_t len, struct pm_tokenizer **
     t->flags = p + h->flags;
     t->hash = (const uint32_t *)(p + h->hash);
     t->merge = (const struct tok_merge *)(p + h->merge);
+    t->node = h->n_node ? (const struct tok_node *)(p + h->merge) : NULL;
     t->config = pm_json_parse((const char *)p + h->config, (size_t)h->config_len, false, "tokenizer configuration", err);
     t->match_context = pcre2_match_context_create(NULL);
     if (!t->config || !t->match_context) {
         st = err && err->code ? err->code : PM_ERR_MEMORY;
         goto fail;
     }
-    pcre2_set_match_limit(t->match_context, TOK_MATCH_LIMIT);
     pcre2_set_depth_limit(t->match_context, 100000);
     pcre2_set_heap_limit(t->match_context, 64u << 10);
     if ((st = read_config(t, err))) goto fail;
@@ -482,6 +504,7 @@ static pm_status encode_stretch(struct encoder *e, const char *s, size_t len, bo
 {
     const struct pm_tokenizer *t = e->t;
     if (!len) return PM_OK;
+    if (t->node) return pm_tok_trie(e, s, len, err);
     e->text.len = 0;
     pm_status st = pm_buf_add(&e->text, s, len, err);
     if (!st) st = pm_tok_normalize(e, err);
@@ -525,7 +548,7 @@ pm_status pm_tokenizer_encode(const struct pm_tokenizer *t, const char *text, si
     struct encoder e;
     pm_status st = new_encoder(&e, t, out, err);
     if (st) return st;
-    st = make_valid(&text, &len, &clean, err);
+    if (!t->node) st = make_valid(&text, &len, &clean, err);
     for (size_t i = 0; (flags & PM_TOKENIZE_ADD_SPECIAL) && i < t->n_prefix && !st; i++) st = push(out, t->prefix[i], err);
     size_t start = 0, at = 0;
     struct span span;
@@ -569,5 +592,5 @@ bool pm_tokenizer_is_special(const struct pm_tokenizer *t, int32_t id)
 
 const char *pm_tokenizer_kind(const struct pm_tokenizer *t)
 {
-    return t->byte_level ? "byte-level BPE" : "SentencePiece BPE";
+    return t->node ? "byte trie" : t->byte_level ? "byte-level BPE" : "SentencePiece BPE";
 }

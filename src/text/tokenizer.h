@@ -1,11 +1,11 @@
 /*
  * Tokenizers: text to ids and back.
  *
- * At conversion time a tokenizer's files (tokenizer.json, tokenizer.model, vocab.json + merges.txt, or a GGUF's arrays) are compiled into one flat blob:
+ * At conversion time a tokenizer's files (tokenizer.json, tokenizer.model, vocab.json + merges.txt, rwkv_vocab_v20230424.txt, or a GGUF's arrays) are compiled into one flat blob:
  * arrays, offsets and hash tables that are used as they lie in the mapped model file. Opening a blob parses nothing large; it checks every
  * offset and size, because model files come from strangers.
  *
- * Two kinds: byte-level BPE and SentencePiece BPE. Which one it is, and every option (normaliser, pre-tokenizer, post-processor, decoder, added tokens), is decided
+ * Three kinds: byte-level BPE, SentencePiece BPE, and the longest match in a trie of byte strings. Which one it is, and every option (normaliser, pre-tokenizer, post-processor, decoder, added tokens), is decided
  * by the files, never by a model's name. docs/TEXT.md has the rules; where official codes disagree: a folder with tokenizer.json is what `tokenizers` makes of it; one with
  * only tokenizer.model is what sentencepiece makes of it with the added tokens taken out of the text first.
  */
@@ -26,7 +26,8 @@ struct pm_ids {
     size_t n, cap;
 };
 
-/* flags: PM_TOKENIZE_*. Appends to *out. Text may hold anything: each invalid UTF-8 part is encoded as what the official code makes of U+FFFD, NULs are ordinary. */
+/* flags: PM_TOKENIZE_*. Appends to *out. Text may hold anything: each invalid UTF-8 part is encoded as what the official code makes of U+FFFD, NULs are ordinary.
+   A trie takes bytes as they are, valid or not. */
 pm_status pm_tokenizer_encode(const struct pm_tokenizer *t, const char *text, size_t len, unsigned flags, struct pm_ids *out, pm_error *err);
 /* flags: PM_DETOKENIZE_*. Appends to *out; bytes that form no valid UTF-8 become U+FFFD as in `tokenizers`. */
 pm_status pm_tokenizer_decode(const struct pm_tokenizer *t, const int32_t *ids, size_t n, unsigned flags, struct pm_buf *out, pm_error *err);
@@ -52,7 +53,7 @@ int32_t pm_tokenizer_find(const struct pm_tokenizer *t, const char *content, siz
 /* The stored content of an id (in the vocabulary's own spelling), borrowed; NULL when the id has none. */
 const char *pm_tokenizer_content(const struct pm_tokenizer *t, int32_t id, size_t *len);
 bool pm_tokenizer_is_special(const struct pm_tokenizer *t, int32_t id);
-/* "byte-level BPE" or "SentencePiece BPE". */
+/* "byte-level BPE", "SentencePiece BPE" or "byte trie". */
 const char *pm_tokenizer_kind(const struct pm_tokenizer *t);
 
 /* ---- compiling ---- */
@@ -64,7 +65,7 @@ struct pm_text_file {       /* NULL data = the file is not there */
 
 /* The vocabulary of a GGUF file, all borrowed. */
 struct pm_gguf_vocab {
-    const char *model;              /* tokenizer.ggml.model: "gpt2" or "llama" */
+    const char *model;              /* tokenizer.ggml.model: "gpt2", "llama" or "rwkv" */
     const char *pre;                /* tokenizer.ggml.pre, or NULL */
     size_t n;
     const struct pm_text_file *token;   /* [n] */
@@ -87,7 +88,7 @@ struct pm_tokenizer_extras {
 };
 
 struct pm_tokenizer_source {
-    struct pm_text_file tokenizer_json, tokenizer_model, vocab_json, merges_txt, tokenizer_config, added_tokens, special_tokens_map;
+    struct pm_text_file tokenizer_json, tokenizer_model, vocab_json, merges_txt, tokenizer_config, added_tokens, special_tokens_map, rwkv_vocab;
     const struct pm_gguf_vocab *gguf;   /* instead of files, or NULL */
     const struct pm_tokenizer_extras *extras;   /* or NULL */
 };

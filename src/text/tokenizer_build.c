@@ -26,6 +26,7 @@ void pm_build_free(struct builder *b)
     free(b->tok);
     free(b->merge);
     free(b->index);
+    free(b->node);
     json_decref(b->config);
     *b = (struct builder){ 0 };
 }
@@ -159,7 +160,7 @@ pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err)
         free(config);
         return pm_fail(err, PM_ERR_LIMIT, "tokenizer: the vocabulary has %zu tokens of %zu bytes", b->n, b->bytes.len);
     }
-    struct tok_header h = { .n_vocab = (uint32_t)b->n, .n_hash = (uint32_t)b->n_index, .n_merge = b->n_merge ? (uint32_t)pow2_above(2 * b->n_merge) : 0 };
+    struct tok_header h = { .n_vocab = (uint32_t)b->n, .n_hash = (uint32_t)b->n_index, .n_merge = b->n_merge ? (uint32_t)pow2_above(2 * b->n_merge) : 0, .n_node = (uint32_t)b->n_node };
     memcpy(h.magic, TOK_MAGIC, 8);
     h.config_len = strlen(config);
     h.bytes_len = b->bytes.len;
@@ -169,7 +170,7 @@ pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err)
     h.bytes = off, off = pm_round_up(off + h.bytes_len, 64);
     h.flags = off, off = pm_round_up(off + b->n, 64);
     h.hash = off, off = pm_round_up(off + b->n_index * 4, 64);
-    h.merge = off, off = pm_round_up(off + (uint64_t)h.n_merge * sizeof(struct tok_merge), 64);
+    h.merge = off, off = pm_round_up(off + (uint64_t)h.n_merge * sizeof(struct tok_merge) + b->n_node * sizeof(struct tok_node), 64);
     h.total = off;
     uint8_t *p = pm_calloc(1, off, err);
     if (!p) {
@@ -188,6 +189,7 @@ pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err)
     tok_off[b->n] = at;
     memcpy(p + h.hash, b->index, b->n_index * 4);
     if (h.n_merge) st = fill_merges(b, (struct tok_merge *)(p + h.merge), h.n_merge, err);
+    if (b->n_node) memcpy(p + h.merge, b->node, b->n_node * sizeof *b->node);
     if (!st) st = pm_buf_add(blob, p, off, err);
     free(p);
     free(config);

@@ -16,6 +16,8 @@ struct builder {
     uint32_t *index;                /* content -> id + 1 while building, owned */
     size_t n_index;
     json_t *config;                 /* owned */
+    struct tok_node *node;          /* [n_node], owned; instead of merges */
+    size_t n_node, cap_node;
 };
 
 pm_status pm_build_init(struct builder *b, pm_error *err);
@@ -27,6 +29,8 @@ pm_status pm_build_index(struct builder *b, pm_error *err);
 int32_t pm_build_find(const struct builder *b, const char *s, size_t len);
 /* left + right -> their concatenation. A pair that is there already keeps its lower rank. */
 pm_status pm_build_merge(struct builder *b, uint32_t left, uint32_t right, uint32_t id, uint32_t rank, pm_error *err);
+/* The trie of all contents so far; of equal contents the last id counts. */
+pm_status pm_build_trie(struct builder *b, pm_error *err);
 /* Appends an object {"op": op, ...} to one of the config's lists. */
 pm_status pm_build_op(struct builder *b, const char *list, json_t *op, pm_error *err);
 /* {"op":"split","re":..., "behavior":...} onto "pre" */
@@ -40,6 +44,8 @@ pm_status pm_build_write(struct builder *b, struct pm_buf *blob, pm_error *err);
 pm_status pm_build_from_tokenizer_json(struct builder *b, const struct pm_text_file *f, pm_error *err);
 pm_status pm_build_from_vocab_merges(struct builder *b, const struct pm_tokenizer_source *src, pm_error *err);
 pm_status pm_build_from_spm(struct builder *b, const struct pm_tokenizer_source *src, pm_error *err);
+pm_status pm_build_from_rwkv(struct builder *b, const struct pm_tokenizer_source *src, pm_error *err);
+pm_status pm_build_rwkv_gguf(struct builder *b, const struct pm_gguf_vocab *v, pm_error *err);
 pm_status pm_build_from_gguf(struct builder *b, const struct pm_gguf_vocab *v, pm_error *err);
 
 /* The GPT-2 split, which the ByteLevel pre-tokenizer uses by default, and its successors. */

@@ -10,6 +10,8 @@
  *   flags    u8  [n_vocab]       TOK_*
  *   hash     u32 [n_hash]        open addressing over contents: id + 1, 0 = empty; power of two
  *   merge    struct tok_merge [n_merge]  open addressing over (left, right); rank 0xFFFFFFFF = empty; power of two
+ *            or, when n_node is not 0: struct tok_node [n_node], the trie of a vocabulary without merges. Node 0 is the root; the children of a node lie side by side,
+ *            in order of their bytes
  *
  * Only header, section bounds and config are checked on opening; contents and ids are checked where they are used, so opening costs nothing for a large vocabulary.
  */
@@ -35,7 +37,7 @@
 
 struct tok_header {
     char magic[8];
-    uint32_t n_vocab, n_hash, n_merge, reserved;
+    uint32_t n_vocab, n_hash, n_merge, n_node;
     uint64_t config, config_len, tok_off, bytes, bytes_len, flags, hash, merge, total;
 };
 
@@ -43,11 +45,20 @@ struct tok_merge {
     uint32_t left, right, rank, id;
 };
 
+struct tok_node {
+    uint32_t child;             /* the first one's number */
+    uint32_t id;                /* id + 1 of the token that ends here; 0 = none */
+    uint16_t n_child;           /* 0 to 256 */
+    uint8_t byte, reserved;     /* the byte that leads here */
+};
+
 #define TOK_MAX_OPS 16
 #define TOK_MAX_ADDED 65536
 #define TOK_MAX_POST 32
 #define TOK_MAX_PATTERN 8192        /* bytes of a regular expression */
-#define TOK_MATCH_LIMIT 10000000    /* backtracking steps of one match */
+#define TOK_MAX_CONFIG (16u << 20)  /* bytes of a blob's configuration; added tokens take most of it */
+#define TOK_MATCH_LIMIT 200000      /* backtracking steps of one match, and TOK_MATCH_PER_BYTE more for each byte of the text: runs of spaces take two each */
+#define TOK_MATCH_PER_BYTE 16
 #define TOK_MAX_PROBE 1024          /* steps of a hash lookup: real vocabularies need up to 50; whoever chose contents that collide gets an error, not a slow program */
 #define TOK_MAX_GROWTH 64           /* normalisation may make a text this many times longer (NFKC at most 11), and TOK_GROWTH_ROOM bytes more */
 #define TOK_GROWTH_ROOM 65536
@@ -81,7 +92,7 @@ struct match_entry {                /* of a longest-match set */
     bool chat, chat_only;           /* parsed wherever it stands in text that a template rendered; nowhere else */
 };
 struct matcher {
-    struct match_entry *e;          /* sorted by first byte, then longest first; owned */
+    struct match_entry *e;          /* sorted by content; owned */
     size_t n;
     uint32_t first[257];            /* entries that begin with byte b: first[b] .. first[b+1] */
 };
@@ -93,6 +104,7 @@ struct pm_tokenizer {
     const uint8_t *flags;
     const uint32_t *hash;
     const struct tok_merge *merge;
+    const struct tok_node *node;    /* NULL: not a trie */
     json_t *config;                 /* owned; strings below point into it */
     bool byte_level;                /* else characters with byte fallback */
     bool spm;
@@ -155,6 +167,8 @@ pm_status pm_tok_normalize(struct encoder *e, pm_error *err);
 pm_status pm_tok_pretokenize(struct encoder *e, bool first, pm_error *err);
 /* Appends the ids of one word. */
 pm_status pm_tok_bpe(struct encoder *e, const char *s, size_t len, pm_error *err);
+/* Appends the ids of a stretch by the longest match at every place. */
+pm_status pm_tok_trie(struct encoder *e, const char *s, size_t len, pm_error *err);
 /* Longest entry that matches at s. */
 const struct match_entry *pm_tok_match(const struct matcher *m, const char *s, size_t len);
 

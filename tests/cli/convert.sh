@@ -39,14 +39,42 @@ gone "$T/x"
 # ---- convert
 
 for t in $dtypes; do
-    run convert "$T/ck" -o "$T/ck-$t.pumice" --dtype $t --name Small; rc 0; no_out
+    run convert "$T/ck" -o "$T/ck-$t.pumice" --dtype $t --name Small --quality fast; rc 0; no_out
     run inspect "$T/ck-$t.pumice" --verify; rc 0; out_has "Small, $t, "; out_has "all hashes match"
     run run "$T/ck-$t.pumice" hello -n 3 --json; rc 0; no_err
 done
 run convert "$T/ck" -o "$T/a.pumice" --threads 1; run convert "$T/ck" -o "$T/b.pumice" --threads 3; same "$T/a.pumice" "$T/b.pumice"
 run inspect "$T/a.pumice"; out_has ": ck, w8a8"      # named after the source
-echo "the quick brown fox jumps over the lazy dog" >"$T/text"
+run inspect "$T/a.pumice" --json; out_has '"quality": "fast"'
+run convert "$T/ck" -o "$T/b.pumice" --quality fast; same "$T/a.pumice" "$T/b.pumice"
+run convert "$T/ck" -o "$T/b.pumice" --quality best; run inspect "$T/b.pumice" --json; out_has '"quality": "best"'; out_has '"text": "built-in"'
+n=$((n + 1)); cmp -s "$T/a.pumice" "$T/b.pumice" && wrong "--quality changes nothing"
+run convert "$T/ck" -o "$T/b.pumice" --dtype f16 --quality best; rc 0
+
+# ---- calibration
+
+seq 1 2000 | sed 's/.*/The quick brown fox number & jumps over the lazy dog./' >"$T/text"
 run convert "$T/ck" -o "$T/b.pumice" --calibrate "$T/text" --dtype w4a16_g32 --rotate off --head same; rc 0; no_out
+run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/text" --dtype w4a16_g32 --rotate off --head same --threads 3; same "$T/b.pumice" "$T/c.pumice"
+run inspect "$T/b.pumice" --json; out_has '"text": "given"'
+run convert "$T/ck" -o "$T/c.pumice" --dtype w4a16_g32 --rotate off --head same
+n=$((n + 1)); cmp -s "$T/b.pumice" "$T/c.pumice" && wrong "--calibrate changes nothing"
+seq 1 200 | sed 's/.*/{"messages": [{"role": "user", "content": "What is & and one?"}, {"role": "assistant", "content": "One more than &."}]}/' >"$T/chats"
+run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/chats"; rc 0; no_out
+sed 's/"messages.*/"text": "Nothing but words, words and again words, and so on for a while."}/' "$T/chats" >"$T/texts"
+run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/texts"; rc 0; no_out
+bad() { fails 3 "calibration text $T/bad: $1" convert "$T/ck" -o "$T/x" --calibrate "$T/bad"; gone "$T/x"; alone "$T/x"; }
+: >"$T/bad"; bad "it is empty"
+echo "the quick brown fox jumps over the lazy dog" >"$T/bad"; bad "it has "
+head -c 60000 "$story" >"$T/bad"; bad "it holds NUL bytes: this is not a text"
+head -c 60000 "$story" | tr -d '\0' >"$T/bad"; bad ""; err_has "bytes are not UTF-8"
+(cat "$T/chats"; echo '{"prompt": "x"}') >"$T/bad"; bad "line 201"; err_has 'has neither "messages" (an array) nor "text" (a string)'
+(cat "$T/chats"; echo '{"messages": [{"content": "who?"}]}') >"$T/bad"; bad "line 201"; err_has "messages[0] has no \"role\""
+(cat "$T/chats"; echo '{"messages"') >"$T/bad"; bad "line 201"
+seq 1 3000 | sed 's/.*/Ελληνικά γράμματα/' >"$T/bad"; bad "its "; err_has "the model's tokenizer does not know this script"
+fails 3 "cannot open $T/none" convert "$T/ck" -o "$T/x" --calibrate "$T/none"
+fails 2 "--calibrate is of no use with --quality fast" convert "$T/ck" -o "$T/x" --calibrate "$T/text" --quality fast
+fails 2 '--quality must be fast or best, not "good"' convert "$T/ck" -o "$T/x" --quality good
 run convert "$T/ck" -o "$T/vocab.pumice" --vocab-only; rc 0
 run inspect "$T/vocab.pumice" --verify; rc 0; no_err; out_has "260 ids"
 n=$((n + 1)); grep -q "layers of" "$T/out" && wrong "layers in a vocabulary"

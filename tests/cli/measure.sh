@@ -28,9 +28,29 @@ run eval "$story" --text "$T/text" --json --threads 3 --isa scalar; is "$(value 
 run eval "$story" --text "$T/text" --json --ctx 16; holds "$(value perplexity) > $ppl"; is "$(value ctx)" 16
 run eval "$story" --text "$T/text" --json --kv f32; rc 0
 # Against itself there is no distance; against another there is.
-run eval "$story" --text "$T/text" --against "$story" --json; rc 0; out_has '"kl": 0, "kl_max": 0, "top1": 1}'; is "$(value against_perplexity)" "$ppl"; out_has '"against_dtype": "w8a8"'
-run eval "$story" --text "$T/text" --against "$story"; out_has "KL 0.00000 nats (largest 0.000), top-1 agreement 100.00 %"
-run eval "$T/w8a8.pumice" --text "$T/text" --against "$T/f16.pumice" --json; rc 0; holds "$(value kl) > 0 && $(value top1) < 1"
+run eval "$story" --text "$T/text" --against "$story" --json; rc 0; out_has '"kl": 0, "kl_max": 0, "top1": 1, "top5": 1}'; is "$(value against_perplexity)" "$ppl"; out_has '"against_dtype": "w8a8"'
+run eval "$story" --text "$T/text" --against "$story"; out_has "KL 0.00000 nats (largest 0.000), top-1 agreement 100.00 %, in the top 5 100.00 %"
+run eval "$T/w8a8.pumice" --text "$T/text" --against "$T/f16.pumice" --json; rc 0; holds "$(value kl) > 0 && $(value top1) < 1 && $(value top5) >= $(value top1) && $(value kl_max) >= $(value kl)"
+kl=$(value kl)
+# Several files make a table; each is what it is alone.
+run eval "$T/w8a8.pumice" "$T/w4a16_g128.pumice" --text "$T/text" --against "$T/f16.pumice"; rc 0; no_err
+is "$(wc -l <"$T/out")" 4
+is "$(sed -n 2p "$T/out")" "dtype             bits  perplexity         KL    largest  top-1 %  top-5 %"
+n=$((n + 1)); grep -qE '^tiny: [0-9]+ positions in windows of 512, against f16 \(perplexity [0-9.]+\)$' "$T/out" || wrong "the first line reads otherwise"
+n=$((n + 1)); grep -qE '^w8a8 +10\.[0-9]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+ +[0-9.]+$' "$T/out" || wrong "the row reads otherwise"
+run eval "$T/w8a8.pumice" "$T/w4a16_g128.pumice" --text "$T/text" --against "$T/f16.pumice" --json; rc 0
+is "$(head -c 1 "$T/out")$(tail -n 1 "$T/out")" "[]"
+is "$(sed -n 's/.*"dtype": "w8a8".*"kl": \([^,]*\),.*/\1/p' "$T/out")" "$kl"
+run eval "$T/w8a8.pumice" "$T/f16.pumice" --text "$T/text"; rc 0; is "$(sed -n 2p "$T/out")" "dtype             bits  perplexity"
+# The error of each layer: none against itself, some against another.
+run eval "$T/f16.pumice" --text "$T/text" --against "$T/f16.pumice" --layers --json; rc 0; out_has '"layers": [0, 0, 0]}'
+run eval "$T/w8a8.pumice" --text "$T/text" --against "$T/f16.pumice" --layers; rc 0
+is "$(sed -n 4,5p "$T/out")" "relative error after each layer
+layer           w8a8"
+is "$(grep -cE '^[012]  +[0-9]+\.[0-9]{5}$' "$T/out")" 3
+run eval "$T/f16.pumice" --text "$T/text" --against "$T/f16.pumice" --kv int8 --json; rc 0; holds "$(value kl) > 0 && $(value kl) < 0.1"
+run eval "$T/f16.pumice" --text "$T/text" --against "$T/f16.pumice" --kv f32 --json; rc 0; is "$(value kl)" 0
+fails 2 "give --against REF" eval "$T/w8a8.pumice" --text "$T/text" --layers
 fails 3 "their vocabularies have 3072 and 515 ids" eval "$story" --text "$T/text" --against "$T/f16.pumice"
 fails 3 "cannot open $T/none" eval "$story" --text "$T/none"
 fails 3 "cannot open $T/none" eval "$story" --text "$T/text" --against "$T/none"
@@ -114,7 +134,7 @@ TMPDIR=$T/tmp
 is "$(ls "$T/tmp")" ""
 # stopped while it measures, and while it makes a file
 printf 'some 0\nsignal 2\nexit 130\n' >"$T/stop.steps"
-drive -p stop bench --all tiny --dtype w8a8 -r 100000
+drive -p stop bench --all tiny --dtype w8a8 -r 1000
 is "$(ls "$T/tmp")" ""
 printf 'expect 0 %%\nsignal 15\nexit 143\n' >"$T/term.steps"
 drive term bench --all qwen2-0.5b --dtype w8a8 -r 1

@@ -71,7 +71,7 @@ fails 2 "give a .pumice file and a prompt" run "$m"
 fails 2 "put it in quotes" run "$m" tell me a story
 fails 2 "--raw has no place for --system" run "$m" hi --raw --system s
 fails 2 "give one .pumice file" chat "$m" "$m"
-fails 2 "give one .pumice file" eval "$m" "$m" --text x
+fails 2 "give at least one .pumice file" eval --text x
 fails 2 "--text F is missing" eval "$m"
 fails 2 "give one of --ids, --ids-file and --text" logits "$m" --hash
 fails 2 "give one of --ids, --ids-file and --text" logits "$m" --hash --ids 1 --text a

@@ -23,6 +23,8 @@
 static char dir[] = "/dev/shm/pumice-families-XXXXXX", slow_dir[] = "/tmp/pumice-families-XXXXXX";
 static const char *root;
 static char config[96], out[96];
+static const char *const beside[] = { "model.safetensors", "tokenizer.json", "rwkv_vocab_v20230424.txt" };
+enum { N_BESIDE = sizeof beside / sizeof *beside };
 
 static json_t *load(const char *name)
 {
@@ -34,13 +36,12 @@ static json_t *load(const char *name)
 /* Links the weights and the tokenizer of a golden checkpoint beside the config. */
 static void link_to(const char *name)
 {
-    static const char *const files[] = { "model.safetensors", "tokenizer.json" };
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < N_BESIDE; i++) {
         char from[512], to[128];
-        snprintf(from, sizeof from, "%s/%s/%s", GOLDEN, name, files[i]);
-        snprintf(to, sizeof to, "%s/%s", root, files[i]);
+        snprintf(from, sizeof from, "%s/%s/%s", GOLDEN, name, beside[i]);
+        snprintf(to, sizeof to, "%s/%s", root, beside[i]);
         unlink(to);
-        assert_int_equal(symlink(from, to), 0);
+        if (access(from, R_OK) == 0) assert_int_equal(symlink(from, to), 0);
     }
 }
 
@@ -61,7 +62,7 @@ static bool attempt(const char *what, const json_t *c)
     assert_int_equal(json_dump_file(c, config, 0), 0);
     unlink(out);
     size_t before = files_in(root);
-    pm_status st = pm_convert(&(pm_convert_params){ .source = root, .output = out, .dtype = "w8a8", .n_threads = 1 }, &err);
+    pm_status st = pm_convert(&(pm_convert_params){ .source = root, .output = out, .quality = PM_QUALITY_FAST, .dtype = "w8a8", .n_threads = 1 }, &err);
     if (st) {
         if (err.code != st || !err.msg[0]) fail_msg("%s: %s without words", what, pm_status_name(st));
         if (st == PM_ERR_MEMORY || st == PM_ERR_IO || st == PM_ERR_ARGUMENT) fail_msg("%s: %s: %s", what, pm_status_name(st), err.msg);
@@ -118,13 +119,14 @@ static int begin(void **state)
 
 static int end(void **state)
 {
-    static const char *const files[] = { "model.safetensors", "tokenizer.json", "config.json", "m.pumice" };
     (void)state;
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < N_BESIDE; i++) {
         char path[128];
-        snprintf(path, sizeof path, "%s/%s", root, files[i]);
+        snprintf(path, sizeof path, "%s/%s", root, beside[i]);
         unlink(path);
     }
+    unlink(config);
+    unlink(out);
     return rmdir(root);
 }
 

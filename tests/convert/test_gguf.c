@@ -86,7 +86,7 @@ static int take(void *user, size_t position, const float *v, size_t n)
 static void convert_as(const char *source, const char *output, const char *dtype, pm_rotate rotate)
 {
     pm_error err = { 0 };
-    if (pm_convert(&(pm_convert_params){ .source = source, .output = output, .dtype = dtype, .rotate = rotate, .n_threads = 1 }, &err)) fail_msg("%s: %s", source, err.msg);
+    if (pm_convert(&(pm_convert_params){ .source = source, .output = output, .quality = PM_QUALITY_FAST, .dtype = dtype, .rotate = rotate, .n_threads = 1 }, &err)) fail_msg("%s: %s", source, err.msg);
 }
 
 static struct logits run(const char *path, uint8_t hash[32])
@@ -296,7 +296,7 @@ static void test_q4_0_mixed(void **state)
 static void vocab_only(const char *source, const char *output)
 {
     pm_error err = { 0 };
-    if (pm_convert(&(pm_convert_params){ .source = source, .output = output, .vocab_only = true, .n_threads = 1 }, &err)) fail_msg("%s: %s", source, err.msg);
+    if (pm_convert(&(pm_convert_params){ .source = source, .output = output, .quality = PM_QUALITY_FAST, .vocab_only = true, .n_threads = 1 }, &err)) fail_msg("%s: %s", source, err.msg);
 }
 
 static void same_ids(const pm_model *a, const pm_model *b, const char *text, unsigned flags)
@@ -414,7 +414,7 @@ static void refused(const char *what, const char *dtype, pm_status want, const c
     pm_error err = { 0 };
     unlink(out);
     size_t before = files_in(dir);
-    pm_status st = pm_convert(&(pm_convert_params){ .source = gguf, .output = out, .dtype = dtype, .n_threads = 1 }, &err);
+    pm_status st = pm_convert(&(pm_convert_params){ .source = gguf, .output = out, .quality = PM_QUALITY_FAST, .dtype = dtype, .n_threads = 1 }, &err);
     if (!st) fail_msg("%s: was converted", what);
     if (st != err.code || (want && st != want) || !strstr(err.msg, says)) fail_msg("%s: %s: %s (wanted: %s)", what, pm_status_name(st), err.msg, says);
     if (files_in(dir) != before) fail_msg("%s: something was left behind", what);
@@ -508,7 +508,7 @@ static void test_other_lies(void **state)
         { "general.alignment", SET_U32, 1u << 20, NULL, PM_ERR_FORMAT, "" },
         { "tokenizer.ggml.model", DROP, 0, NULL, PM_ERR_MISSING, "tokenizer.ggml.model is missing" },
         { "tokenizer.ggml.model", SET_U32, 0, NULL, PM_ERR_FORMAT, "\"tokenizer.ggml.model\" is not a text" },
-        { "tokenizer.ggml.model", SET_TEXT, 0, "bert", PM_ERR_UNSUPPORTED, "\"bert\" is not known; known are gpt2 and llama" },
+        { "tokenizer.ggml.model", SET_TEXT, 0, "bert", PM_ERR_UNSUPPORTED, "\"bert\" is not known; known are gpt2, llama and rwkv" },
         { "tokenizer.ggml.model", SET_TEXT, 0, "llama", PM_ERR_MISSING, "needs tokenizer.ggml.scores" },
         { "tokenizer.ggml.pre", DROP, 0, NULL, PM_ERR_MISSING, "tokenizer.ggml.pre is missing" },
         { "tokenizer.ggml.pre", SET_TEXT, 0, "frob", PM_ERR_UNSUPPORTED, "\"frob\" is not known" },

@@ -56,7 +56,7 @@ static double peak_of(const char *source, const char *dtype, bool vocab_only)
     assert_true(pid >= 0);
     if (pid == 0) {
         pm_error err = { 0 };
-        pm_convert_params p = { .source = source, .output = out, .dtype = dtype, .rotate = PM_ROTATE_OFF, .n_threads = 2, .vocab_only = vocab_only };
+        pm_convert_params p = { .source = source, .output = out, .dtype = dtype, .quality = PM_QUALITY_FAST, .rotate = PM_ROTATE_OFF, .n_threads = 2, .vocab_only = vocab_only };
         pm_status st = pm_convert(&p, &err);
         if (st) fprintf(stderr, "%s\n", err.msg);
         _exit(st != PM_OK);

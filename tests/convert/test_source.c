@@ -32,7 +32,7 @@ static pm_status convert(const char *dtype, pm_error *err)
 {
     *err = (pm_error){ 0 };
     unlink(out);
-    return pm_convert(&(pm_convert_params){ .source = folder, .output = out, .dtype = dtype, .n_threads = 1 }, err);
+    return pm_convert(&(pm_convert_params){ .source = folder, .output = out, .quality = PM_QUALITY_FAST, .dtype = dtype, .n_threads = 1 }, err);
 }
 
 static void refused(const char *what, const char *dtype, pm_status want, const char *says)
@@ -511,7 +511,7 @@ static void test_not_files(void **state)
     pm_error err = { 0 };
     snprintf(path, sizeof path, "%s/pipe", dir);
     assert_int_equal(mkfifo(path, 0644), 0);
-    assert_int_equal(pm_convert(&(pm_convert_params){ .source = path, .output = out, .n_threads = 1 }, &err), PM_ERR_IO);
+    assert_int_equal(pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err), PM_ERR_IO);
     unlink(path);
 }
 
@@ -529,12 +529,12 @@ static void test_names(void **state)
     assert_int_equal(rename(folder, odd), 0);
     for (int i = 0; i < 3; i++) {
         snprintf(path, sizeof path, "%s%s", odd, suffixes[i]);
-        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .n_threads = 1 }, &err) || pm_model_open(out, &m, &err)) fail_msg("%s", err.msg);
+        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err) || pm_model_open(out, &m, &err)) fail_msg("%s", err.msg);
         pm_model_get_info(m, &info);
         assert_string_equal(info.name, "m\xEF\xBF\xBD\xEF\xBF\xBDl");
         pm_model_close(m);
     }
-    assert_int_equal(pm_convert(&(pm_convert_params){ .source = odd, .output = out, .name = "\xFF", .n_threads = 1 }, &err), PM_ERR_ARGUMENT);
+    assert_int_equal(pm_convert(&(pm_convert_params){ .source = odd, .output = out, .quality = PM_QUALITY_FAST, .name = "\xFF", .n_threads = 1 }, &err), PM_ERR_ARGUMENT);
     assert_non_null(strstr(err.msg, "not valid UTF-8"));
     assert_int_equal(rename(odd, folder), 0);
 }

@@ -62,7 +62,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
         pm_error err = { 0 };
         pm_model *m;
-        pm_status st = pm_convert(&(pm_convert_params){ .source = folder, .output = output, .dtype = dtypes[i], .n_threads = 1 }, &err);
+        pm_status st = pm_convert(&(pm_convert_params){ .source = folder, .output = output, .quality = PM_QUALITY_FAST, .dtype = dtypes[i], .n_threads = 1 }, &err);
         fuzz_check(st, &err);
         if (st) break;
         if (pm_model_open(output, &m, &err)) {

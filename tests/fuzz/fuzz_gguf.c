@@ -8,7 +8,7 @@ static void convert(const char *source, const char *output, const char *dtype, b
 {
     pm_error err = { 0 };
     pm_model *m;
-    pm_convert_params p = { .source = source, .output = output, .dtype = dtype, .vocab_only = vocab_only, .n_threads = 1 };
+    pm_convert_params p = { .source = source, .output = output, .dtype = dtype, .quality = PM_QUALITY_FAST, .vocab_only = vocab_only, .n_threads = 1 };
     pm_status st = pm_convert(&p, &err);
     fuzz_check(st, &err);
     if (st) return;

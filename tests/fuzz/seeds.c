@@ -115,7 +115,7 @@ static void seed_checkpoint(const char *folder, const char *out)
         tiny_put_text(folder, "chat_template.jinja", TINY_TEMPLATE);
         tiny_put_tensors(&t, folder, "model.safetensors", 0, 1);
         pm_error err = { 0 };
-        if (pm_convert(&(pm_convert_params){ .source = folder, .output = out, .dtype = cases[i].dtype, .n_threads = 1, .vocab_only = i == 1 }, &err)) {
+        if (pm_convert(&(pm_convert_params){ .source = folder, .output = out, .quality = PM_QUALITY_FAST, .dtype = cases[i].dtype, .n_threads = 1, .vocab_only = i == 1 }, &err)) {
             fprintf(stderr, "%s\n", err.msg);
             exit(1);
         }
@@ -140,8 +140,20 @@ static void seed_checkpoint(const char *folder, const char *out)
     }
 }
 
+/* The description in a .pumice file. */
+static void put_desc(const char *name, const char *file)
+{
+    pm_error err = { 0 };
+    struct pm_container c;
+    size_t len;
+    if (pm_container_open(&c, file, &err)) exit(1);
+    const char *text = pm_container_meta(&c, "pumice.model", &len);
+    put("desc", name, text, len);
+    pm_container_close(&c);
+}
+
 /* The families that the tiny checkpoints do not have. */
-static void seed_goldens(const char *golden)
+static void seed_goldens(const char *golden, const char *out)
 {
     DIR *d = opendir(golden);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -162,6 +174,14 @@ static void seed_goldens(const char *golden)
         pm_buf_add(&all, header, len, NULL);
         snprintf(name, sizeof name, "seed-golden-%s", e->d_name);
         put("checkpoint", name, all.data, all.len);
+        snprintf(path, sizeof path, "%s/%s", golden, e->d_name);
+        pm_error err = { 0 };
+        static const char *const dtypes[] = { "f16", "w8a8_g128", "bf16", "w4a16_g32", "w8a8", "w4a16" };
+        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .dtype = dtypes[len % 6], .n_threads = 1, .head_same = len % 4 == 1 }, &err)) {
+            fprintf(stderr, "%s\n", err.msg);
+            exit(1);
+        }
+        put_desc(name, out);
         pm_buf_free(&all);
         json_decref(c);
         free(config);
@@ -233,7 +253,7 @@ int main(int argc, char **argv)
     snprintf(out, sizeof out, "%s/m.pumice", dir);
     seed_gguf(tmp);
     seed_checkpoint(dir, out);
-    seed_goldens(argv[2]);
+    seed_goldens(argv[2], out);
     seed_tokenizer();
     seed_messages();
     tiny_remove_folder(dir);

@@ -31,7 +31,7 @@ enum ck_as {
     CK_HARM     /* not at all: only the bytes around it must be as they were */
 };
 
-#define CK_N_BUF 12     /* buffers of one call */
+#define CK_N_BUF 16     /* buffers of one call */
 
 struct ck_buf {
     const char *name;

@@ -277,3 +277,51 @@ void ck_check_gemm_f16(struct ck *c) { check_float(c, CK_gemm_f16); }
 void ck_check_gemm_bf16(struct ck *c) { check_float(c, CK_gemm_bf16); }
 void ck_bench_gemm_f16(struct ck *c) { bench_float(c, CK_gemm_f16); }
 void ck_bench_gemm_bf16(struct ck *c) { bench_float(c, CK_gemm_bf16); }
+
+/* ---- outer ---- */
+
+struct outer_case { size_t m, n, k, lda, ldb, ldc; const float *a, *b, *c; };
+
+static void outer_body(struct ck *c, const struct pm_kernels *k, const void *arg)
+{
+    const struct outer_case *t = arg;
+    struct pm_outer o = { .m = t->m, .n = t->n, .k = t->k, .lda = t->lda, .ldb = t->ldb, .ldc = t->ldc };
+    o.a = ck_in(c, "a", t->a, t->k ? ((t->k - 1) * t->lda + t->m) * 4 : 0, 4);
+    o.b = ck_in(c, "b", t->b, t->k ? ((t->k - 1) * t->ldb + t->n) * 4 : 0, 4);
+    o.c = ck_inout(c, "c", t->c, ((t->m - 1) * t->ldc + t->n) * 4, 4, CK_F32);
+    CK_CALL(c, k->outer(&o));
+}
+
+static void outer_case(struct ck *c, size_t m, size_t n, size_t k, enum ck_fill f)
+{
+    size_t mark = ck_mark(c), more_a = ck_below(c, 5), more_b = ck_below(c, 5), more_c = ck_below(c, 5);
+    struct outer_case t = { .m = m, .n = n, .k = k, .lda = m + more_a, .ldb = n + more_b, .ldc = n + more_c };
+    t.a = ck_floats(c, (k + 1) * t.lda, f);
+    t.b = ck_floats(c, (k + 1) * t.ldb, f);
+    t.c = ck_floats(c, m * t.ldc, f);
+    ck_case(c, outer_body, &t, "m=%zu n=%zu k=%zu, values %s", m, n, k, ck_fill_name(f));
+    ck_release(c, mark);
+}
+
+void ck_check_outer(struct ck *c)
+{
+    static const size_t ks[] = { 0, 1, 2, 3, 17, 64, 100 };
+    static const enum ck_fill fills[] = { CK_UNIT, CK_WIDE, CK_TINY, CK_EDGE, CK_ANY, CK_ZERO };
+    for (size_t m = 1; m <= 14; m++)
+        for (size_t n = 16; n <= 160; n += 16) {
+            size_t k = CK_PICK(c, ks);
+            outer_case(c, m, n, k, CK_PICK(c, fills));
+        }
+    outer_case(c, 7, 80, 2049, CK_UNIT);
+}
+
+void ck_bench_outer(struct ck *c)
+{
+    size_t mark = ck_mark(c), m = 96, n = 192, k = 256;
+    struct outer_case t = { .m = m, .n = n, .k = k, .lda = m, .ldb = n, .ldc = n };
+    t.a = ck_floats(c, k * m, CK_UNIT);
+    t.b = ck_floats(c, k * n, CK_UNIT);
+    t.c = ck_floats(c, m * n, CK_UNIT);
+    ck_bench(c, outer_body, &t, 2.0 * (double)(m * n * k), "op", "m=%zu n=%zu k=%zu", m, n, k);
+    ck_release(c, mark);
+}

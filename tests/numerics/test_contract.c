@@ -134,6 +134,9 @@ static void test_same_bits(void **state)
         { .dtype = "w8a8", .tied = true, .rotate = true, .mla = true, .long_rope = true, .seed = 30 },
         { .dtype = "w4a16_g32", .mla = true, .bias = true, .head_same = true, .seed = 31 },
         { .dtype = "f16", .round = true, .mla = true, .post_norms = true, .seed = 32 },
+        { .dtype = "w8a8", .rwkv7 = true, .layer_norm = true, .rotate = true, .seed = 30 },
+        { .dtype = "w4a16_g32", .round = true, .rwkv7 = true, .layer_norm = true, .rotate = true, .seed = 31 },
+        { .dtype = "f16", .rwkv7 = true, .hybrid = true, .post_norms = true, .tied = true, .seed = 32 },
     };
     static const int threads[] = { 1, 2, 3, 7 };
     static const uint32_t splits[] = { 1, 7, 64, N_TOK };

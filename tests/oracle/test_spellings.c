@@ -96,7 +96,7 @@ static void copy(const char *name, const char *patch, const char *hidden)
 static pm_status convert(const char *source, char *file, size_t room, pm_error *err)
 {
     snprintf(file, room, "%s/model.pumice", scratch);
-    return pm_convert(&(pm_convert_params){ .source = source, .output = file, .dtype = "f16", .n_threads = 1 }, err);
+    return pm_convert(&(pm_convert_params){ .source = source, .output = file, .quality = PM_QUALITY_FAST, .dtype = "f16", .n_threads = 1 }, err);
 }
 
 struct sink { float *out; size_t n; };

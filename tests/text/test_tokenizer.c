@@ -52,7 +52,7 @@ static struct pm_text_file text_of(const json_t *files, const char *key)
 static struct tok open_golden(const char *name, const json_t *files)
 {
     struct pm_tokenizer_source src = { .tokenizer_json = text_of(files, "tokenizer_json"), .tokenizer_config = text_of(files, "tokenizer_config"),
-                                       .vocab_json = text_of(files, "vocab_json"), .merges_txt = text_of(files, "merges_txt") };
+                                       .vocab_json = text_of(files, "vocab_json"), .merges_txt = text_of(files, "merges_txt"), .rwkv_vocab = text_of(files, "rwkv_vocab") };
     struct pm_text_file hex = text_of(files, "tokenizer_model");
     char *model = malloc(hex.len / 2 + 1);
     for (size_t i = 0; i + 1 < hex.len; i += 2) model[i / 2] = (char)strtoul((char[]){ hex.data[i], hex.data[i + 1], 0 }, NULL, 16);
@@ -190,7 +190,7 @@ static void test_invalid_utf8(void **state)
 static void test_random_ids(void **state)
 {
     (void)state;
-    static const char *const names[] = { "qwen2", "zoo_bytes", "llama2_zoo", "gemma", "spm_user", "spm_extra", "metaspace_always_split" };
+    static const char *const names[] = { "qwen2", "zoo_bytes", "llama2_zoo", "gemma", "spm_user", "spm_extra", "metaspace_always_split", "rwkv" };
     uint64_t seed = 1;
     for (size_t k = 0; k < sizeof names / sizeof *names; k++) {
         struct tok t = one_golden(names[k]);
@@ -314,10 +314,10 @@ static void test_errors(void **state)
 static void test_damaged_blob(void **state)
 {
     (void)state;
-    static const char *const names[] = { "qwen2", "llama2_zoo", "spm_user" };
+    static const char *const names[] = { "qwen2", "llama2_zoo", "spm_user", "rwkv" };
     uint64_t seed = 7;
     size_t refused = 0;
-    for (size_t k = 0; k < 3; k++) {
+    for (size_t k = 0; k < 4; k++) {
         struct tok t = one_golden(names[k]);
         for (int round = 0; round < 300; round++) {
             void *copy = pm_calloc(1, t.len, NULL);
@@ -352,6 +352,78 @@ static void test_damaged_blob(void **state)
     assert_true(refused > 100);
 }
 
+/* A trie takes bytes as they are: any of them come back, and valid text around them is cut as it would be alone. */
+static void test_trie_bytes(void **state)
+{
+    (void)state;
+    struct tok t = one_golden("rwkv");
+    uint64_t seed = 3;
+    assert_string_equal(pm_tokenizer_kind(t.t), "byte trie");
+    assert_true(pm_tokenizer_is_special(t.t, 0));
+    assert_int_equal(pm_tokenizer_find(t.t, "<|rwkv_tokenizer_end_of_text|>", 30), 0);
+    for (int round = 0; round < 300; round++) {
+        char text[64];
+        size_t n = 1 + (size_t)round % 60, at = 0;
+        struct pm_ids ids = { 0 };
+        for (size_t i = 0; i < n; i++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            text[i] = round % 2 ? (char)(seed >> 33) : "\xE4\xBD\xA0\xE5\xF0\x9F\x98\x80\xFF\xFE the\n"[(seed >> 33) % 15];
+        }
+        assert_int_equal(pm_tokenizer_encode(t.t, text, n, 0, &ids, NULL), PM_OK);
+        for (size_t i = 0; i < ids.n; i++) {
+            size_t len;
+            const char *s = pm_tokenizer_content(t.t, ids.id[i], &len);
+            assert_true(s && len <= n - at);
+            assert_memory_equal(s, text + at, len);
+            at += len;
+        }
+        assert_int_equal(at, n);
+        free(ids.id);
+    }
+    release(&t);
+}
+
+/* Nodes that lie: cycles, children beyond the end, ids beyond the vocabulary. Encoding ends, and gives ids of the vocabulary. */
+static void test_hostile_trie(void **state)
+{
+    (void)state;
+    struct tok t = one_golden("rwkv");
+    uint64_t off, seed = 11;
+    uint32_t n_node;
+    memcpy(&n_node, (char *)t.blob + 20, 4);
+    memcpy(&off, (char *)t.blob + 24 + 7 * 8, 8);
+    assert_true(n_node > 300);
+    for (int round = 0; round < 400; round++) {
+        char *copy = pm_calloc(1, t.len, NULL);
+        memcpy(copy, t.blob, t.len);
+        for (int k = 0; k < 1 + round % 40; k++) {
+            seed = seed * 6364136223846793005u + 1442695040888963407u;
+            size_t node = (seed >> 30) % (round % 2 ? n_node : 300), field = (seed >> 20) % 4;
+            uint32_t v = round % 3 ? (uint32_t)(seed >> 32) % (n_node + 2) : (uint32_t)(seed >> 32);
+            memcpy(copy + off + node * 12 + (field < 3 ? field * 4 : 0), &v, field == 2 ? 2 : 4);
+        }
+        if (round % 50 == 0) {
+            uint32_t many = n_node * (uint32_t)(2 + round);
+            memcpy(copy + 20, &many, 4);
+        }
+        struct pm_tokenizer *d;
+        pm_error err = { 0 };
+        pm_status st = pm_tokenizer_open(copy, t.len, &d, &err);
+        if (round % 50 == 0) assert_int_equal(st, PM_ERR_FORMAT);
+        if (!st) {
+            static const char text[] = "the they're \xE4\xBD\xA0\xE5\xA5\xBD 1234 \xFF\xFE\x00\x00 User: \n\n";
+            struct pm_ids ids = { 0 };
+            assert_int_equal(pm_tokenizer_encode(d, text, sizeof text - 1, 0, &ids, NULL), PM_OK);
+            assert_true(ids.n <= sizeof text);
+            for (size_t i = 0; i < ids.n; i++) assert_true(ids.id[i] >= 0 && (uint32_t)ids.id[i] < pm_tokenizer_n_vocab(d));
+            free(ids.id);
+        }
+        pm_tokenizer_free(d);
+        free(copy);
+    }
+    release(&t);
+}
+
 static void test_synthetic(void **state)
 {
     (void)state;
@@ -380,7 +452,7 @@ int main(int argc, char **argv)
     golden_folder = argv[1];
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_goldens), cmocka_unit_test(test_invalid_utf8), cmocka_unit_test(test_random_ids), cmocka_unit_test(test_queries), cmocka_unit_test(test_long),
-        cmocka_unit_test(test_errors), cmocka_unit_test(test_damaged_blob), cmocka_unit_test(test_synthetic),
+        cmocka_unit_test(test_errors), cmocka_unit_test(test_damaged_blob), cmocka_unit_test(test_trie_bytes), cmocka_unit_test(test_hostile_trie), cmocka_unit_test(test_synthetic),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -180,6 +180,101 @@ static void reference_attention(const struct pm_model *m, const struct pm_layer 
     }
 }
 
+static double sigmoid(double x)
+{
+    return 1 / (1 + exp(-x));
+}
+
+/* out = linear of x[t] + mix (x[t-1] - x[t]), where the row before the first is zero */
+static void shifted(const struct pm_linear *l, double x[N_TOK][128], size_t t, const float *mix, double *out)
+{
+    double h[128];
+    for (size_t i = 0; i < l->desc.k; i++) h[i] = x[t][i] + (double)mix[i] * ((t ? x[t - 1][i] : 0) - x[t][i]);
+    multiply(l, h, out);
+}
+
+struct shapes { double r[N_TOK][128], w[N_TOK][128], k[N_TOK][128], v[N_TOK][128], a[N_TOK][128], gate[N_TOK][128], g[N_TOK][128]; };
+
+static void low_rank(const struct pm_linear *down, const struct pm_linear *up, double (*act)(double), double x[N_TOK][128], size_t t, const float *mix, double *out)
+{
+    double h[128];
+    shifted(down, x, t, mix, h);
+    for (size_t i = 0; act && i < down->desc.n; i++) h[i] = act(h[i]);
+    multiply(up, h, out);
+}
+
+/* One head's tokens: z is what `o` reads. */
+static void reference_head(const struct pm_layer *l, const struct shapes *s, size_t head, double z[N_TOK][128])
+{
+    static double state[128][128], kk[128], key[128], v[128], y[128];
+    size_t n = l->desc.d_head, at = head * n;
+    memset(state, 0, sizeof state);
+    for (size_t t = 0; t < N_TOK; t++) {
+        double norm = 0, bonus = 0, mean = 0, var = 0;
+        for (size_t i = 0; i < n; i++) {
+            double a = sigmoid(s->a[t][at + i]);
+            kk[i] = s->k[t][at + i] * (double)l->k_k[at + i];
+            norm += kk[i] * kk[i];
+            key[i] = s->k[t][at + i] * (1 + (a - 1) * (double)l->k_a[at + i]);
+            v[i] = s->v[t][at + i];
+            bonus += s->r[t][at + i] * key[i] * (double)l->r_k[at + i];
+        }
+        for (size_t i = 0; i < n; i++) kk[i] /= sqrt(norm);
+        for (size_t i = 0; i < n; i++) {    /* row i of the paper's S */
+            double sk = 0;
+            for (size_t j = 0; j < n; j++) sk += state[i][j] * kk[j];
+            y[i] = 0;
+            for (size_t j = 0; j < n; j++) {
+                double w = exp(-exp(-0.5) * sigmoid(s->w[t][at + j]));
+                state[i][j] = state[i][j] * w - sk * kk[j] * sigmoid(s->a[t][at + j]) + v[i] * key[j];
+                y[i] += state[i][j] * s->r[t][at + j];
+            }
+            mean += y[i] / (double)n;
+        }
+        for (size_t i = 0; i < n; i++) var += (y[i] - mean) * (y[i] - mean) / (double)n;
+        for (size_t i = 0; i < n; i++) {
+            double normed = (y[i] - mean) / sqrt(var + (double)l->desc.rwkv7.head_norm_eps) * (double)l->head_norm[at + i] + (double)l->head_norm_bias[at + i];
+            z[t][at + i] = (normed + bonus * v[i]) * s->g[t][at + i];
+        }
+    }
+}
+
+static void reference_rwkv7(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128], double y[N_TOK][128], double v_first[N_TOK][128])
+{
+    static double u[N_TOK][128], z[N_TOK][128];
+    static struct shapes s;
+    size_t e = m->desc.n_embd, width = l->desc.n_head * l->desc.d_head;
+    for (size_t t = 0; t < N_TOK; t++) norm(&m->desc, x[t], l->attn_norm, l->attn_norm_bias, u[t]);
+    for (size_t t = 0; t < N_TOK; t++) {
+        shifted(&l->receptance, u, t, l->mix, s.r[t]);
+        low_rank(&l->w_down, &l->w_up, tanh, u, t, l->mix + e, s.w[t]);
+        shifted(&l->key, u, t, l->mix + 2 * e, s.k[t]);
+        shifted(&l->value, u, t, l->mix + 3 * e, s.v[t]);
+        low_rank(&l->a_down, &l->a_up, NULL, u, t, l->mix + 4 * e, s.a[t]);
+        low_rank(&l->g_down, &l->g_up, sigmoid, u, t, l->mix + 5 * e, s.g[t]);
+        if (!l->desc.rwkv7.rank_v) {
+            memcpy(v_first[t], s.v[t], sizeof s.v[t]);
+            continue;
+        }
+        low_rank(&l->v_gate_down, &l->v_gate_up, NULL, u, t, l->mix + 3 * e, s.gate[t]);
+        for (size_t i = 0; i < width; i++) s.v[t][i] += (v_first[t][i] - s.v[t][i]) * sigmoid(s.gate[t][i]);
+    }
+    for (size_t h = 0; h < l->desc.n_head; h++) reference_head(l, &s, h, z);
+    for (size_t t = 0; t < N_TOK; t++) multiply(&l->o, z[t], y[t]);
+}
+
+static void reference_rwkv7_ffn(const struct pm_model *m, const struct pm_layer *l, double x[N_TOK][128], double y[N_TOK][128])
+{
+    static double u[N_TOK][128];
+    double h[2048];
+    for (size_t t = 0; t < N_TOK; t++) norm(&m->desc, x[t], l->ffn_norm, l->ffn_norm_bias, u[t]);
+    for (size_t t = 0; t < N_TOK; t++) {
+        shifted(&l->gate_up, u, t, l->ffn_mix, h);
+        for (size_t i = 0; i < l->desc.n_ff; i++) h[i] = h[i] > 0 ? h[i] * h[i] : 0;
+        multiply(&l->down, h, y[t]);
+    }
+}
+
 static double gelu(double x)
 {
     return 0.5 * x * (1 + tanh(0.79788456080286535588 * (x + 0.044715 * x * x * x)));
@@ -213,10 +308,19 @@ static void reference(const struct pm_model *m, const int32_t *ids, double (*log
         for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] = weight_at(&m->embed, (size_t)ids[t], k);
         rotate(x[t], m->desc.n_embd, m->embed.desc.hadamard);
         for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] *= (double)m->desc.embed_scale;
+        if (m->desc.embed_norm) norm(&m->desc, x[t], m->embed_norm, m->embed_norm_bias, x[t]);
     }
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
         static double y[N_TOK][128];
         const struct pm_layer *l = &m->layer[i];
+        if (l->desc.mixer == PM_MIX_RWKV7) {
+            static double v_first[N_TOK][128];
+            reference_rwkv7(m, l, x, y, v_first);
+            for (size_t t = 0; t < N_TOK; t++) add(m, x[t], y[t], l->attn_post_norm);
+            reference_rwkv7_ffn(m, l, x, y);
+            for (size_t t = 0; t < N_TOK; t++) add(m, x[t], y[t], l->ffn_post_norm);
+            continue;
+        }
         if (l->desc.mixer == PM_MIX_MLA) reference_latent(m, l, x, y);
         else reference_attention(m, l, x, y);
         for (size_t t = 0; t < N_TOK; t++) {
@@ -294,6 +398,11 @@ static void test_against_reference(void **state)
         { { .dtype = "w8a8_g128", .round = true, .mla = true, .rotate = true, .seed = 19 }, 1e-1 },
         { { .dtype = "w4a16", .tied = true, .mla = true, .head_same = true, .seed = 20 }, 4e-4 },
         { { .dtype = "w4a16_g128", .round = true, .tied = true, .mla = true, .rotate = true, .head_same = true, .seed = 21 }, 4e-4 },
+        { { .dtype = "f16", .rwkv7 = true, .layer_norm = true, .seed = 16 }, 3e-6 },
+        { { .dtype = "f16", .round = true, .rwkv7 = true, .layer_norm = true, .post_norms = true, .tied = true, .seed = 17 }, 3e-6 },
+        { { .dtype = "bf16", .rwkv7 = true, .hybrid = true, .seed = 18 }, 3e-6 },
+        { { .dtype = "w8a8", .rwkv7 = true, .layer_norm = true, .rotate = true, .seed = 19 }, 4e-2 },
+        { { .dtype = "w4a16_g64", .round = true, .rwkv7 = true, .layer_norm = true, .rotate = true, .head_same = true, .seed = 20 }, 4e-2 },    /* the low-rank parts are w8a8 */
     };
     static double want[N_TOK][BUILDER_VOCAB];
     int32_t ids[N_TOK];

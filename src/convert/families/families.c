@@ -8,7 +8,7 @@
 
 static const struct pm_family *const families[] = { &pm_family_llama, &pm_family_qwen2, &pm_family_qwen3, &pm_family_phi3, &pm_family_internlm2, &pm_family_telechat2,
                                                   &pm_family_chatglm3, &pm_family_minicpm, &pm_family_minicpm3, &pm_family_gemma, &pm_family_gemma2, &pm_family_gemma3, &pm_family_smollm3,
-                                                  &pm_family_phi };
+                                                  &pm_family_phi, &pm_family_rwkv7 };
 #define N_FAMILY (sizeof families / sizeof *families)
 
 pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_error *err)

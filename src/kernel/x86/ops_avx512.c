@@ -10,15 +10,18 @@
 #define V16_FMT 6
 #define V16_FNP(mt) ((mt) == 1 ? 8 : (mt) <= 3 ? 6 : 4)
 #define V16_ROWS 8
+#define V16_RWKV 4
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
 #include "kernel/body/attend.inc"
 #include "kernel/body/latent.inc"
+#include "kernel/body/rwkv7.inc"
 
 void pm_fill_ops_avx512(struct pm_kernels *k)
 {
     k->gemm_f16 = gemm_f16_avx512;
     k->gemm_bf16 = gemm_bf16_avx512;
+    k->outer = outer_avx512;
     k->quant_q8 = quant_q8_avx512;
     k->quant_q16 = quant_q16_avx512;
     k->hadamard = hadamard_avx512;
@@ -35,6 +38,10 @@ void pm_fill_ops_avx512(struct pm_kernels *k)
     k->attend = attend_avx512;
     k->latent_put = latent_put_avx512;
     k->attend_latent = attend_latent_avx512;
+    k->shift = shift_avx512;
+    k->tanh = tanh_avx512;
+    k->sigmoid = sigmoid_avx512;
+    k->rwkv7 = rwkv7_avx512;
     k->peak_fma = peak_fma_avx512;
     k->peak_read = peak_read_avx512;
 }

@@ -79,7 +79,7 @@ static void write_text(const char *file, const char *text)
 static void convert_and_open(pm_model **m)
 {
     pm_error err = { 0 };
-    if (pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file, .dtype = "w8a8", .n_threads = 1 }, &err)) fail_msg("%s", err.msg);
+    if (pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file, .quality = PM_QUALITY_FAST, .dtype = "w8a8", .n_threads = 1 }, &err)) fail_msg("%s", err.msg);
     assert_int_equal(pm_model_open(out_file, m, &err), PM_OK);
     unlink(out_file);
 }
@@ -149,7 +149,7 @@ static void test_chatglm3(void **state)
     /* a file that gives one of these ids to another token is not this family's */
     write_text("added_tokens.json", "{\"other\": 262}");
     pm_error err = { 0 };
-    assert_int_equal(pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file }, &err), PM_ERR_MISMATCH);
+    assert_int_equal(pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file, .quality = PM_QUALITY_FAST }, &err), PM_ERR_MISMATCH);
     assert_non_null(strstr(err.msg, "[sMASK]"));
     forget("added_tokens.json");
     forget("tokenizer.model");
@@ -305,7 +305,7 @@ static void test_wrong_checkpoints(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         copy_edited(scratch, cases[i].name, cases[i].from, cases[i].to);
         pm_error err = { 0 };
-        pm_status st = pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file, .n_threads = 1 }, &err);
+        pm_status st = pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err);
         if (!st) fail_msg("%s with %s converts", cases[i].name, cases[i].to);
         if (!strstr(err.msg, cases[i].says)) fail_msg("%s with %s: \"%s\" does not say \"%s\"", cases[i].name, cases[i].to, err.msg, cases[i].says);
         assert_int_not_equal(access(out_file, F_OK), 0);
@@ -328,7 +328,7 @@ static void test_large_vocabulary(void **state)
         assert_true(n > 0 && n < (int)sizeof text);
         spill(scratch, "tokenizer.json", (struct blob){ (uint8_t *)text, (size_t)n });
         pm_error err = { 0 };
-        assert_int_equal(pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file }, &err), PM_ERR_MISMATCH);
+        assert_int_equal(pm_convert(&(pm_convert_params){ .source = scratch, .output = out_file, .quality = PM_QUALITY_FAST }, &err), PM_ERR_MISMATCH);
         assert_non_null(strstr(err.msg, "the tokenizer has 270 ids"));
         assert_non_null(strstr(err.msg, "269"));
     }

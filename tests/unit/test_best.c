@@ -1,0 +1,229 @@
+/*
+ * Conversion with calibration as a whole: it is nearer to the float model than rounding alone; the same bytes for any number of threads; and what was stopped goes on where it was.
+ */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "convert/calibrate.h"
+
+static char folder[] = "/tmp/test_best-XXXXXX";
+
+struct watch {
+    const char *stop_at;    /* tensor at which to stop, or NULL */
+    int n_first;            /* calls for tensors of layer 0 */
+    uint64_t last;
+    bool fell;              /* progress went backwards, or beyond its end */
+};
+
+static int on_progress(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total)
+{
+    (void)stage;
+    struct watch *w = user;
+    if (strncmp(tensor, "layers.0.", 9) == 0) w->n_first++;
+    w->last = done;
+    w->fell = w->fell || done > total;
+    return w->stop_at && strcmp(tensor, w->stop_at) == 0;
+}
+
+static char *path_of(const char *name)
+{
+    static char path[4][256];
+    static int next;
+    char *p = path[next++ % 4];
+    snprintf(p, sizeof path[0], "%s/%s", folder, name);
+    return p;
+}
+
+static char *slurp(const char *name, size_t *len)
+{
+    FILE *f = fopen(path_of(name), "rb");
+    if (!f) return NULL;
+    assert_int_equal(fseek(f, 0, SEEK_END), 0);
+    *len = (size_t)ftell(f);
+    rewind(f);
+    char *data = malloc(*len + 1);
+    assert_int_equal(fread(data, 1, *len, f), *len);
+    fclose(f);
+    return data;
+}
+
+static bool same_files(const char *a, const char *b)
+{
+    size_t na, nb;
+    char *x = slurp(a, &na), *y = slurp(b, &nb);
+    assert_non_null(x);
+    assert_non_null(y);
+    bool same = na == nb && memcmp(x, y, na) == 0;
+    free(x);
+    free(y);
+    return same;
+}
+
+static pm_status convert(const char *model, const char *out, const char *dtype, pm_quality quality, int threads, struct watch *w, pm_error *err)
+{
+    char source[512];
+    snprintf(source, sizeof source, "%s/%s", GOLDEN, model);
+    pm_convert_params p = { .source = source, .output = path_of(out), .dtype = dtype, .quality = quality, .calibrate = quality == PM_QUALITY_BEST ? path_of("text") : NULL, .n_threads = threads, .name = "m", .on_progress = w ? on_progress : NULL, .user = w };
+    return pm_convert(&p, err);
+}
+
+static void must(const char *model, const char *out, const char *dtype, pm_quality quality, int threads)
+{
+    pm_error err = { 0 };
+    if (convert(model, out, dtype, quality, threads, NULL, &err)) fail_msg("%s %s: %s", model, dtype, err.msg);
+}
+
+/* Mean divergence of b from a over a few windows of ids. */
+struct scores { float *kept; size_t n_vocab, n; double kl; };
+
+static int keep(void *user, size_t position, const float *logits, size_t n)
+{
+    struct scores *s = user;
+    memcpy(s->kept + position * n, logits, n * sizeof *logits);
+    return 0;
+}
+
+static double log_sum(const float *x, size_t n)
+{
+    double top = (double)x[0], sum = 0;
+    for (size_t i = 1; i < n; i++) top = fmax(top, (double)x[i]);
+    for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - top);
+    return top + log(sum);
+}
+
+static int compare(void *user, size_t position, const float *logits, size_t n)
+{
+    struct scores *s = user;
+    const float *want = s->kept + position * n;
+    double zw = log_sum(want, n), zg = log_sum(logits, n);
+    for (size_t i = 0; i < n; i++) s->kl += exp((double)want[i] - zw) * ((double)want[i] - zw - (double)logits[i] + zg);
+    s->n++;
+    return 0;
+}
+
+static const char text[] = "The old man put down his lantern and looked at the two children for a while. \"You have come a long way,\" he said at last, \"and the night is cold. Sit down by the fire, "
+    "and I shall tell you how the bridge came to be built, and why nobody has crossed it since my grandfather was a boy.\" So they sat down, and he began.";
+
+static void feed(const char *file, pm_logits_fn fn, struct scores *s)
+{
+    pm_error err = { 0 };
+    pm_engine *engine;
+    pm_model *model;
+    pm_session *session;
+    pm_model_info info;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    if (pm_model_open(path_of(file), &model, &err)) fail_msg("%s", err.msg);
+    pm_model_get_info(model, &info);
+    assert_int_equal(pm_engine_create(&(pm_engine_params){ .n_threads = 2 }, &engine, &err), PM_OK);
+    assert_int_equal(pm_session_create(engine, model, &(pm_session_params){ .n_ctx = 120 }, &session, &err), PM_OK);
+    if (!s->kept) s->kept = calloc(120 * info.n_vocab, sizeof *s->kept);
+    assert_int_equal(pm_tokenize(model, text, sizeof text - 1, 0, &ids, &n, &err), PM_OK);
+    assert_true(n >= 120);
+    assert_int_equal(pm_session_feed_logits(session, ids, 120, fn, s, &err), PM_OK);
+    pm_free(ids);
+    pm_session_free(session);
+    pm_engine_free(engine);
+    pm_model_close(model);
+}
+
+static double distance(const char *model, const char *dtype, pm_quality quality)
+{
+    struct scores s = { 0 };
+    must(model, "f16", "f16", PM_QUALITY_BEST, 2);
+    must(model, "q", dtype, quality, 2);
+    feed("f16", keep, &s);
+    feed("q", compare, &s);
+    free(s.kept);
+    return s.kl / (double)s.n;
+}
+
+static void test_better(void **state)
+{
+    (void)state;
+    const char *const models[] = { "qwen3", "qwen2-bias" }, *const dtypes[] = { "w8a8", "w4a16_g32" };
+    for (int m = 0; m < 2; m++)
+        for (int d = 0; d < 2; d++) {
+            double fast = distance(models[m], dtypes[d], PM_QUALITY_FAST), best = distance(models[m], dtypes[d], PM_QUALITY_BEST);
+            print_message("%s %s: KL %.6f fast, %.6f best\n", models[m], dtypes[d], fast, best);
+            assert_true(best < fast);
+        }
+}
+
+static void test_threads(void **state)
+{
+    (void)state;
+    must("qwen2-bias", "one", "w4a16_g32", PM_QUALITY_BEST, 1);
+    must("qwen2-bias", "three", "w4a16_g32", PM_QUALITY_BEST, 3);
+    assert_true(same_files("one", "three"));
+}
+
+static void test_resume(void **state)
+{
+    (void)state;
+    pm_error err = { 0 };
+    size_t len;
+    must("smollm2", "whole", "w4a16", PM_QUALITY_BEST, 2);
+    assert_int_not_equal(access(path_of("whole.partial"), F_OK), 0);
+    /* stopped in the first layer: nothing is left behind */
+    struct watch w = { .stop_at = "layers.0.attn.o" };
+    assert_int_equal(convert("smollm2", "out", "w4a16", PM_QUALITY_BEST, 2, &w, &err), PM_ABORTED);
+    assert_int_not_equal(access(path_of("out.partial"), F_OK), 0);
+    /* stopped in the second: the first is kept, and not made again */
+    w = (struct watch){ .stop_at = "layers.1.ffn.down" };
+    assert_int_equal(convert("smollm2", "out", "w4a16", PM_QUALITY_BEST, 2, &w, NULL), PM_ABORTED);
+    assert_true(w.n_first > 0);
+    assert_int_not_equal(access(path_of("out"), F_OK), 0);
+    char *kept = slurp("out.partial", &len);
+    assert_non_null(kept);
+    w = (struct watch){ 0 };
+    assert_int_equal(convert("smollm2", "out", "w4a16", PM_QUALITY_BEST, 1, &w, &err), PM_OK);
+    assert_int_equal(w.n_first, 0);
+    assert_false(w.fell);
+    assert_true(same_files("out", "whole"));
+    assert_int_not_equal(access(path_of("out.partial"), F_OK), 0);
+    /* damaged, cut, or of another conversion: made again, and the result is right */
+    for (int how = 0; how < 3; how++) {
+        FILE *f = fopen(path_of("out.partial"), "wb");
+        if (how == 0) kept[len / 2] ^= 1;
+        fwrite(kept, 1, how == 1 ? len - 5 : len, f);
+        fclose(f);
+        if (how == 0) kept[len / 2] ^= 1;
+        w = (struct watch){ 0 };
+        if (convert("smollm2", "out", how == 2 ? "w4a16_g32" : "w4a16", PM_QUALITY_BEST, 2, &w, &err)) fail_msg("%s", err.msg);
+        assert_true(w.n_first > 0);
+        if (how < 2) assert_true(same_files("out", "whole"));
+        assert_int_not_equal(access(path_of("out.partial"), F_OK), 0);
+    }
+    free(kept);
+}
+
+static int make_folder(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder)) return 1;
+    FILE *f = fopen(path_of("text"), "wb");     /* a part of the built-in text: these models learn what they can from it in seconds */
+    return !f || fwrite(pm_builtin_text, 1, 16000, f) != 16000 || fclose(f) != 0;
+}
+
+static int drop_folder(void **state)
+{
+    (void)state;
+    const char *const names[] = { "f16", "q", "one", "three", "whole", "out", "out.partial", "text" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) unlink(path_of(names[i]));
+    return rmdir(folder);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_better), cmocka_unit_test(test_threads), cmocka_unit_test(test_resume) };
+    return cmocka_run_group_tests(tests, make_folder, drop_folder);
+}
