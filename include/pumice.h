@@ -209,7 +209,7 @@ typedef struct pm_template_params {
     int64_t now_unix;               /* what strftime_now sees, seconds since 1970 as local time; 0 = the clock */
 } pm_template_params;
 
-/* Renders a chat template as transformers' apply_chat_template does. `model` gives bos_token and eos_token, and the template; it may be NULL
+/* Renders a chat template as transformers' apply_chat_template does; docs/TEXT.md says what is supported and where the limits lie. `model` gives bos_token and eos_token, and the template; it may be NULL
    when params->source is set. *text: NUL-terminated, owned by the caller (pm_free). The result already holds BOS where the template writes it: tokenize it
    without PM_TOKENIZE_ADD_SPECIAL. PM_ERR_MISSING: there is no template; PM_ERR_FORMAT: one of the JSON texts is wrong; PM_ERR_TEMPLATE: the
    template itself, with its line, what its raise_exception says, or the limit it ran into. */

@@ -229,7 +229,7 @@ static void read_spec(struct percent *f, struct spec *s)
             s->precision = w < 0 ? 0 : (int)w;
         } else s->precision = (int)read_number(f);
     }
-    if (strchr("hlL", peek(f))) f->i++;
+    if (peek(f) == 'h' || peek(f) == 'l' || peek(f) == 'L') f->i++;
     s->type = peek(f);
     s->filled = zero;
     s->align = left ? '<' : 0;

@@ -259,8 +259,8 @@ static double seconds(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-/* A second where the machine is a desktop; sanitizers and small machines take their share. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+/* A second where the machine is a desktop; sanitizers, small and emulated machines take their share. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__x86_64__)
 #define PATIENCE 30.0
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer)

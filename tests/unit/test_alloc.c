@@ -87,6 +87,10 @@ static pm_status whole_life(pm_error *err)
     if ((st = pm_session_feed_batch(both, what, lens, 2, err)) || (st = pm_session_generate(s, &p, NULL, err)) || (st = pm_detokenize(m, ids, n, 0, &text, &len, err))) goto done;
     pm_free(text);
     text = NULL;
+    static const pm_template_params template = { .source = "{% for i in range(2000) %}{{ messages[0].content|upper ~ i }}{% endfor %}{{ 'x' * 100000 }}", .messages_json = "[{\"role\": \"user\", \"content\": \"x\"}]" };
+    if ((st = pm_template_render(NULL, &template, &text, &len, err))) goto done;
+    pm_free(text);
+    text = NULL;
     st = pm_inspect(path, true, e, &text, err);
 done:
     pm_free(text);
