@@ -236,7 +236,7 @@ PM_API size_t pm_session_length(const pm_session *session);
 PM_API uint32_t pm_session_context(const pm_session *session);
 /* Shortens the timeline to its first n tokens and gives back the memory behind them. n > length is PM_ERR_ARGUMENT. When something was dropped, there are no
    logits until the next feed. Where the memory of keys that an attention window had passed was given back already, and with a recurrent model, whose state has no way back,
-   the kept tokens are read again, which takes as long as feeding them. */
+   the kept tokens are read again, which takes as long as feeding them, and logits are there. */
 PM_API pm_status pm_session_truncate(pm_session *session, size_t n, pm_error *err);
 
 /* Appends ids[n], n >= 1: prefill, or one decode step when n is 1. On success the logits of the last token are ready. PM_CONTEXT_FULL: does not fit,
@@ -338,7 +338,8 @@ PM_API pm_status pm_session_generate(pm_session *session, const pm_generate_para
 typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2 } pm_rotate;
 
 /* Called in the calling thread. stage: what is being done ("convert"); tensor: its name in the file; done of total bytes of the output. Return non-zero
-   to stop: PM_ABORTED, nothing is left behind. */
+   to stop: PM_ABORTED, nothing is left behind but, with PM_QUALITY_BEST, the
+   finished layers in OUTPUT.partial, from which the same call goes on; there done and total are units of work. */
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
 /* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier

@@ -569,6 +569,8 @@ static bool take_back(struct best *b, pm_error *err)
         b->q[i].linear.desc = *d;
     }
     if (!ok) {
+        for (int id = 0; id < PM_SLOT_PER_LAYER; id++)
+            if (b->vector[id].n) memcpy(b->vector[id].file, b->vector[id].plain, b->vector[id].n * sizeof(float));
         if (buf.len) pm_partial_close(&b->c->partial, false);   /* sound, but not of this kind: no more of it */
         *b->one.layer = before;
         for (size_t i = 0; i < N_LINEAR; i++) release(&b->q[i]);
@@ -593,13 +595,17 @@ static void make_key(const struct best *b, uint8_t key[32])
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     pm_sha256_init(&h);
     pm_sha256_update(&h, pm_version(), strlen(pm_version()));
-    pm_sha256_update(&h, "best 2", 6);      /* of this file's ways */
+    pm_sha256_update(&h, "best 3", 6);      /* of this file's ways */
+    char *config = c->source.config ? json_dumps(c->source.config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    if (config) pm_sha256_update(&h, config, strlen(config));   /* scales and frequencies that the family folds in are in no description */
+    free(config);
     if (text) pm_sha256_update(&h, text, strlen(text));
     pm_sha256_update(&h, &c->params->rotate, sizeof c->params->rotate);
     pm_sha256_update(&h, b->cal.ids, b->cal.n_window * b->cal.window * sizeof *b->cal.ids);
     for (size_t i = 0; i < c->source.n; i++) {
         const struct pm_source_tensor *t = &c->source.tensor[i];
         pm_sha256_update(&h, t->name, strlen(t->name));
+        if (!t->rows || !t->row_bytes) continue;
         pm_sha256_update(&h, t->data, t->row_bytes);
         pm_sha256_update(&h, t->data + (t->rows / 2) * t->row_bytes, t->row_bytes);
         pm_sha256_update(&h, t->data + (t->rows - 1) * t->row_bytes, t->row_bytes);

@@ -107,7 +107,8 @@ static pm_status add_lines(struct reader *r, const char *text, size_t len, pm_er
     for (const char *p = text, *end = text + len; p < end; number++) {
         const char *stop = memchr(p, '\n', (size_t)(end - p)), *next = stop ? stop + 1 : end;
         if (!stop) stop = end;
-        size_t blank = strspn(p, " \t\r\n");
+        size_t blank = 0;
+        while (p + blank < stop && strchr(" \t\r", p[blank])) blank++;
         pm_status st = blank < (size_t)(stop - p) ? add_line(r, p, (size_t)(stop - p), number, err) : PM_OK;
         if (st) return st;
         p = next;

@@ -55,7 +55,13 @@ void pm_partial_open(struct pm_partial *p, const char *output, const uint8_t key
         p->fd = -1;
         return;
     }
-    if (read_all(p->fd, have, HEAD) && memcmp(have, head, HEAD) == 0) return;
+    bool whole = read_all(p->fd, have, HEAD);
+    if (whole && memcmp(have, head, HEAD) == 0) return;
+    if (st.st_size && (!whole || memcmp(have, head, 8) != 0)) { /* not ours */
+        close(p->fd);
+        p->fd = -1;
+        return;
+    }
     if (ftruncate(p->fd, 0) != 0 || lseek(p->fd, 0, SEEK_SET) != 0 || !write_all(p->fd, head, HEAD)) pm_partial_close(p, false);
 }
 

@@ -254,6 +254,7 @@ pm_status pm_parts_bias(const struct pm_parts *p, size_t n, float *out, pm_error
 
 bool pm_parts_plain_q4_0(const struct pm_parts *p)
 {
+    if (!p->n_weight) return false;
     for (size_t i = 0; i < p->n_weight; i++)
         if (p->weight[i].tensor->type != PM_ROW_Q4_0 || p->weight[i].pad || p->weight[i].plus != 0 || (p->weight[i].scale != 0 && p->weight[i].scale != 1)) return false;
     return true;

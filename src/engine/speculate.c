@@ -71,7 +71,7 @@ pm_status pm_draft_feed(struct pm_draft *d, pm_session *s, int32_t id, size_t le
         show_row(s, ++d->at);
         return PM_OK;
     }
-    learn(d);
+    pm_draft_end(d, s);     /* while the rows of the last step are there */
     if (s->n == s->n_ctx) return pm_session_feed(s, &id, 1, err);   /* tells that the context is full */
     s->ids[s->n] = id;
     propose(d, s, left);
@@ -82,7 +82,11 @@ pm_status pm_draft_feed(struct pm_draft *d, pm_session *s, int32_t id, size_t le
     memcpy(all + 1, d->id, d->n * sizeof *all);
     for (size_t i = 0; i < n; i++) rows[i] = (uint32_t)i;
     pm_status st = pm_session_forward(s, all, n, err);
-    if (st) return st;
+    if (st) {
+        d->n_drafted -= d->n;
+        d->n = 0;
+        return st;
+    }
     pm_decoder_head(&s->engine->exec, s->model, rows, n, NULL, s->engine->logits, s->ldv);
     s->n = base + 1;
     s->ready = true;

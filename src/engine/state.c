@@ -165,6 +165,6 @@ pm_status pm_session_state_load(pm_session *s, const void *data, size_t len, pm_
     for (size_t i = 0; i < h.n_page; i++) memcpy(page_at(&s->kv, i), state + i * h.page_bytes, h.page_bytes);
     s->n = h.n;
     s->ready = h.flags & READY;
-    pm_kv_release(&s->kv, s->n);
+    pm_kv_release(&s->kv, s->n + PM_KV_SLACK);  /* it may have been longer before it was saved: only what the next token sees is certain */
     return PM_OK;
 }

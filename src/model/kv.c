@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define SLACK 16            /* tokens that a timeline may be cut by at any time: drafts that were not accepted */
 #define SYSTEM_PAGE 4096     /* or a multiple: madvise then refuses what is not aligned, and the memory stays */
 
 static struct pm_kv_layout layout_of(const struct pm_layer_desc *l, enum pm_kv_kind kind)
@@ -111,7 +110,7 @@ void pm_kv_release(struct pm_kv *kv, size_t n)
 {
     for (size_t i = 0; i < kv->n_layer; i++) {
         struct pm_kv_layer *l = &kv->layer[i];
-        size_t end = horizon(l, n > SLACK ? n - SLACK : 0) / PM_KV_PAGE * PM_KV_PAGE;
+        size_t end = horizon(l, n > PM_KV_SLACK ? n - PM_KV_SLACK : 0) / PM_KV_PAGE * PM_KV_PAGE;
         for (; l->released < end; l->released += PM_KV_PAGE)
             give_back(kv, kv->page[l->released / PM_KV_PAGE] * kv->page_bytes + l->off, l->n_kv * l->layout.block_bytes);
     }

@@ -38,6 +38,8 @@ struct pm_kv_state {
 };
 struct pm_kv_state pm_kv_state_at(const struct pm_kv *kv, size_t layer);
 
+#define PM_KV_SLACK 16      /* tokens that a timeline may be cut by at any time: drafts that were not accepted */
+
 pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, pm_error *err);
 void pm_kv_free(struct pm_kv *kv);
 /* Gives the memory of pages beyond n tokens back to the system. */
