@@ -27,6 +27,18 @@ static bool same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+/* The output would replace a file of the checkpoint folder that is being read. */
+static bool part_of_folder(const char *folder, const char *output)
+{
+    char parent[4096] = ".";
+    const char *slash = strrchr(output, '/'), *dot = strrchr(output, '.');
+    struct stat st;
+    if (stat(output, &st) != 0 || !S_ISREG(st.st_mode) || (dot && strcmp(dot, ".pumice") == 0)) return false;
+    if (slash && (size_t)(slash - output) + 2 > sizeof parent) return false;
+    if (slash) snprintf(parent, sizeof parent, "%.*s", (int)(slash - output) + 1, output);
+    return same_file(folder, parent);
+}
+
 static int parse_rotate(const struct command *c, const char *text, pm_rotate *out)
 {
     static const char *const names[] = { "auto", "on", "off" };
@@ -77,6 +89,7 @@ static int convert(int argc, char **argv)
         return rc;
     if (p.calibrate && quality && p.quality == PM_QUALITY_FAST) return args_usage(&cmd_convert, "--calibrate is of no use with --quality fast");
     if (same_file(pos.v[0], p.output)) return args_usage(&cmd_convert, "-o %s is the source itself", p.output);
+    if (part_of_folder(pos.v[0], p.output)) return args_usage(&cmd_convert, "-o %s would replace a file of the source", p.output);
     p.source = pos.v[0];
     p.n_threads = (int)threads;
     pm_error err = { 0 };

@@ -32,7 +32,7 @@ void pm_latent_put_ref(const struct pm_kv_block *b, size_t slot, const float *x)
         float v = i < b->d_k ? x[i] : 0;
         if (b->kind == PM_KV_KIND_F32) ((float *)b->k)[slot * d_kp + i] = v;
         else if (b->kind == PM_KV_KIND_F16) ((uint16_t *)b->k)[slot * d_kp + i] = pm_f32_to_f16(v);
-        else ((int8_t *)b->k)[slot * d_kp + i] = (int8_t)((v * inv[i >= b->d_v] + 12582912.0f) - 12582912.0f);
+        else ((int8_t *)b->k)[slot * d_kp + i] = (int8_t)(pm_f32_bits(v * inv[i >= b->d_v] + 12582912.0f) - 0x4B400000u);     /* as in gemm_ref.c */
     }
 }
 

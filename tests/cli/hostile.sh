@@ -112,6 +112,14 @@ lie 's/"eos_token_id": 259/"eos_token_id": 260/' 4 'config.json: field "eos_toke
 lie 's/"rms_norm_eps": 1e-6/"rms_norm_eps": -1/' 4 'field "rms_norm_eps" is -1'
 lie 's/"hidden_size": 32/"hidden_size": 32, "hidden_size": 32/' 3 'duplicate object key'
 "$CHECKPOINT" "$T/ck"
+for f in model.safetensors config.json; do      # a slip of the hand does not cost the checkpoint
+    cp "$T/ck/$f" "$T/before"
+    fails 2 "-o $T/ck/$f would replace a file of the source" convert "$T/ck" -o "$T/ck/$f"
+    fails 2 "would replace a file of the source" convert "$T/ck/" -o "$T/ck/../ck/$f"
+    same "$T/ck/$f" "$T/before"
+done
+run convert "$T/ck" -o "$T/ck/m.pumice"; rc 0
+run convert "$T/ck" -o "$T/ck/m.pumice"; rc 0
 size=$(wc -c <"$T/ck/model.safetensors")
 truncate -s $((size - 1)) "$T/ck/model.safetensors"
 fails 3 "model.safetensors: tensor \"model.norm.weight\" ends at byte $size, the file has $((size - 1)): it is cut off or damaged" convert "$T/ck" -o "$T/x.pumice"
