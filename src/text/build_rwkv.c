@@ -13,6 +13,7 @@
 #define FILE_NAME "rwkv_vocab_v20230424.txt"
 #define END_OF_TEXT "<|rwkv_tokenizer_end_of_text|>"
 #define MAX_TOKEN 4096      /* bytes */
+#define MAX_TRIE (16u << 20)    /* bytes of all tokens: each may become a node, which takes 24 bytes while the trie is made. The World vocabulary has half a million */
 
 /* ---- Python literals ---- */
 
@@ -214,6 +215,10 @@ pm_status pm_build_trie(struct builder *b, pm_error *err)
     struct entry *e = pm_calloc(b->n, sizeof *e, err);
     if (!e) return PM_ERR_MEMORY;
     size_t n = 0;
+    if (b->bytes.len > MAX_TRIE) {
+        free(e);
+        return pm_fail(err, PM_ERR_LIMIT, "tokenizer: the vocabulary has %zu bytes; the limit is %u", b->bytes.len, MAX_TRIE);
+    }
     for (size_t i = 0; i < b->n; i++)
         if (b->tok[i].flags & TOK_EXISTS) e[n++] = (struct entry){ b->bytes.data + b->tok[i].off, b->tok[i].len, (uint32_t)i };
     qsort(e, n, sizeof *e, by_content);

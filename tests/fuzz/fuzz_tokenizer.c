@@ -1,5 +1,5 @@
 /*
- * Any bytes as a tokenizer's file. The first byte chooses: 'j' tokenizer.json, 'm' tokenizer.model, 'v' vocab.json and merges.txt (cut at a byte 0xFF), 'b' a compiled blob as it
+ * Any bytes as a tokenizer's file. The first byte chooses: 'j' tokenizer.json, 'm' tokenizer.model, 'v' vocab.json and merges.txt (cut at a byte 0xFF), 'r' the list of RWKV's World vocabulary, 'b' a compiled blob as it
  * lies in a model. What follows a last byte 0xFE is the text that is encoded; without one, some sentences are.
  */
 #include "fuzz_input.h"
@@ -61,6 +61,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const char *cut = memchr(file, 0xFF, len);
     switch (data[0]) {
     case 'j': src.tokenizer_json = (struct pm_text_file){ file, len }; break;
+    case 'r': src.rwkv_vocab = (struct pm_text_file){ file, len }; break;
     case 'm': src.tokenizer_model = (struct pm_text_file){ file, len }; break;
     case 'v':
         if (!cut) return 0;

@@ -236,6 +236,35 @@ static void seed_tokenizer(void)
     put_tokenizer("seed-pair", 'v', pair, sizeof pair - 1);
 }
 
+static void seed_world(void)
+{
+    struct pm_buf b = { 0 };
+    for (int i = 0; i < 256; i++) pm_buf_printf(&b, NULL, i < 128 && i >= 32 && i != '\'' && i != '\\' ? "%d '%c' 1\n" : "%d b'\\x%02x' 1\n", i + 1, (unsigned)i);
+    pm_buf_puts(&b, "257 'ab' 2\r\n258 '\\u00e9' 2\n259 \"it's\" 4\n", NULL);
+    put_tokenizer("seed-world", 'r', b.data, b.len);
+    pm_buf_free(&b);
+}
+
+/* States of the model that fuzz_state makes: its digest is put in there. */
+static void seed_state(void)
+{
+    struct { char magic[8]; uint32_t version, flags, kv_kind, n_vocab, n_embd, reserved; uint64_t n, n_state, n_page, page_bytes; uint8_t model[32]; } h = {
+        .magic = "PMSTATE", .version = 1, .kv_kind = PM_KV_INT8, .n_vocab = TINY_VOCAB, .n_embd = 32, .n = 3, .n_page = 1, .page_bytes = 64 * (16 + 16) + 2 * 64 * 4 };
+    for (int ready = 0; ready < 2; ready++) {
+        struct pm_buf b = { 0 };
+        static const uint8_t zero[4096];
+        h.flags = (uint32_t)ready;
+        pm_buf_putc(&b, 4, NULL);
+        pm_buf_add(&b, &h, sizeof h, NULL);
+        pm_buf_add(&b, (int32_t[]){ 1, 2, 3 }, 12, NULL);
+        if (ready) pm_buf_add(&b, zero, (TINY_VOCAB + 32) * 4, NULL);
+        pm_buf_add(&b, zero, h.page_bytes, NULL);
+        pm_buf_add(&b, zero, 32, NULL);
+        put("state", ready ? "seed-ready" : "seed-bare", b.data, b.len);
+        pm_buf_free(&b);
+    }
+}
+
 static void seed_messages(void)
 {
     static const char all[] = "[{\"role\":\"user\",\"content\":\"hi\"},{\"role\":\"assistant\",\"content\":null,\"reasoning_content\":\"hm\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":[1,2.5,true,null,\"\\u00e9\"]}}}]}]\xFF"
@@ -255,6 +284,8 @@ int main(int argc, char **argv)
     seed_checkpoint(dir, out);
     seed_goldens(argv[2], out);
     seed_tokenizer();
+    seed_world();
+    seed_state();
     seed_messages();
     tiny_remove_folder(dir);
     return 0;

@@ -116,11 +116,13 @@ static pm_status describe2(struct pm_source *s, struct pm_plan *plan, pm_error *
 
 /* ---- Gemma 3 ---- */
 
+/* 0: what is there is no such number. */
 static uint32_t pattern3(const json_t *c)
 {
     const json_t *v = json_object_get(c, "sliding_window_pattern");
-    if (!json_is_integer(v)) v = json_object_get(c, "_sliding_window_pattern");
-    json_int_t n = json_is_integer(v) ? json_integer_value(v) : 6;
+    if (!v || json_is_null(v)) v = json_object_get(c, "_sliding_window_pattern");
+    if (!v || json_is_null(v)) return 6;
+    json_int_t n = json_is_integer(v) ? json_integer_value(v) : 0;
     return n >= 1 && n <= PM_MAX_LAYERS ? (uint32_t)n : 0;
 }
 

@@ -69,7 +69,7 @@ static struct pm_part part(const struct model *m, uint32_t layer, const char *fl
 static struct pm_part low_rank_part(const struct model *m, uint32_t layer, char letter, int which, size_t rows, size_t cols)
 {
     static const char *const fla[] = { "lora.2.bias", "lora.0.weight", "lora.2.weight" };
-    char a[40], b[16];
+    char a[40], b[24];
     snprintf(a, sizeof a, "attn.%c_lora.%s", letter, fla[which]);
     snprintf(b, sizeof b, "att.%c%d", letter, which);
     struct pm_part p = part(m, layer, a, b, rows);

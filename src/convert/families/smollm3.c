@@ -7,7 +7,7 @@
 static uint32_t interval_of(const json_t *c)
 {
     const json_t *v = json_object_get(c, "no_rope_layer_interval");
-    json_int_t n = json_is_integer(v) ? json_integer_value(v) : 4;
+    json_int_t n = !v || json_is_null(v) ? 4 : json_is_integer(v) ? json_integer_value(v) : 0;
     return n >= 1 && n <= PM_MAX_LAYERS ? (uint32_t)n : 0;
 }
 
