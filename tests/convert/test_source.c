@@ -49,7 +49,7 @@ static void refused(const char *what, const char *dtype, pm_status want, const c
 static void accepted(const char *what)
 {
     pm_error err;
-    pm_model *m;
+    pm_model *m = NULL;
     if (convert("f16", &err) || pm_model_open(out, &m, &err)) fail_msg("%s: %s", what, err.msg);
     pm_model_close(m);
 }
@@ -68,7 +68,7 @@ static void hash_of(uint8_t hash[32])
     static const int32_t ids[] = { 72, 101, 108, 256, 257, 260, 3, 200, 17, 261, 0, 99 };
     pm_error err = { 0 };
     pm_engine *e;
-    pm_model *m;
+    pm_model *m = NULL;
     pm_session *s;
     pm_sha256 sha;
     pm_sha256_init(&sha);
@@ -135,7 +135,7 @@ static void test_spellings(void **state)
 static void expect_template(const char *want)
 {
     pm_error err;
-    pm_model *m;
+    pm_model *m = NULL;
     pm_model_info info;
     if (convert("f16", &err) || pm_model_open(out, &m, &err)) fail_msg("%s", err.msg);
     pm_model_get_info(m, &info);
@@ -201,7 +201,7 @@ static void test_ends_of_turn(void **state)
     (void)state;
     fresh();
     pm_error err;
-    pm_model *m;
+    pm_model *m = NULL;
     pm_model_info info;
     json_t *c = tiny_config(&tiny, true);
     json_object_set_new(c, "eos_token_id", json_integer(9));
@@ -522,7 +522,7 @@ static void test_names(void **state)
     static const char *const suffixes[] = { "", "/", "//" };
     char odd[128], path[160];
     pm_error err = { 0 };
-    pm_model *m;
+    pm_model *m = NULL;
     pm_model_info info;
     fresh();
     snprintf(odd, sizeof odd, "%s/m\xFF\xFEl", dir);
