@@ -51,6 +51,17 @@ static int32_t likeliest(const float *l, size_t n)
     return 0;
 }
 
+/* Bytes of the KV cache that a step of decoding reads, at the mean length. */
+static double cache_read(const struct opened *o, const struct bench_plan *p)
+{
+    pm_memory_plan m;
+    pm_kv_type kv;
+    int64_t n = p->n_prompt + p->n_new / 2;
+    if (parse_kv(p->r.kv, &kv) >= 0 || pm_memory_plan_get(o->model, (uint32_t)n, kv, &m, NULL)) return 0;
+    double all = (double)m.kv_per_token * (double)n;
+    return all > 0 && all < (double)m.kv ? all : (double)m.kv;      /* a window, or a state */
+}
+
 /* In a child: signals that the parent catches end it. */
 static void end_at_signals(void)
 {
@@ -101,7 +112,7 @@ static int measure(const void *what, const struct bench_plan *p, void *result)
         out->memory = peak_memory();
         /* as units of work; divided by the limits in the parent */
         out->prefill_pct = 2.0 * ((double)o.info.prefill_macs * (double)p->n_prompt + (double)o.info.head_macs) * (o.info.planes ? o.info.planes : -1) / out->ttft;
-        out->decode_pct = (double)o.info.decode_bytes * out->decode;
+        out->decode_pct = ((double)o.info.decode_bytes + cache_read(&o, p)) * out->decode;
     }
 done:
     free(ids);
@@ -138,7 +149,7 @@ static int limits(const void *what, const struct bench_plan *p, void *out)
     struct opened o = { 0 };
     pm_error err = { 0 };
     int rc = open_engine(&o, &p->r);
-    if (rc < 0) rc = pm_engine_measure(o.engine, 1.0, out, &err) ? report(&err) : EXIT_OK;
+    if (rc < 0) rc = pm_engine_measure(o.engine, 0.5, out, &err) ? report(&err) : EXIT_OK;
     close_all(&o);
     return rc;
 }
@@ -170,13 +181,26 @@ int bench_in_child(bench_job job, const void *what, const struct bench_plan *p, 
     return WEXITSTATUS(status) == EXIT_OK && got != (ssize_t)size ? EXIT_RUN : WEXITSTATUS(status);
 }
 
+/* Best of what was measured before and after. */
+static void widen(pm_limits *l, const pm_limits *also)
+{
+    if (also->int8_tops > l->int8_tops) l->int8_tops = also->int8_tops;
+    if (also->f32_gflops > l->f32_gflops) l->f32_gflops = also->f32_gflops;
+    if (also->read_gb_s > l->read_gb_s) l->read_gb_s = also->read_gb_s;
+}
+
 int bench_measure(const char *path, const struct bench_plan *p, pm_limits *l, struct bench_row *r)
 {
-    int rc = bench_in_child(measure, path, p, r, sizeof *r);
-    /* after the first file, so that wrong files and options are told at once */
-    if (rc != EXIT_OK || (l->read_gb_s <= 0 && (rc = bench_in_child(limits, NULL, p, l, sizeof *l)) != EXIT_OK)) return rc;
-    r->prefill_pct = r->prefill_pct < 0 ? -100 * r->prefill_pct / (l->f32_gflops * 1e9) : 100 * r->prefill_pct / (l->int8_tops * 1e12);
-    r->decode_pct = 100 * r->decode_pct / (l->read_gb_s * 1e9);
+    pm_limits after;
+    int rc = EXIT_OK;
+    if (l->read_gb_s <= 0) rc = bench_in_child(limits, NULL, p, l, sizeof *l);
+    if (rc != EXIT_OK || (rc = bench_in_child(measure, path, p, r, sizeof *r)) != EXIT_OK || (rc = bench_in_child(limits, NULL, p, &after, sizeof after)) != EXIT_OK) return rc;
+    r->limit = *l;
+    widen(&r->limit, &after);
+    *l = after;
+    r->peak_tops = r->prefill_pct < 0 ? r->limit.f32_gflops / 1e3 : r->limit.int8_tops;
+    r->prefill_pct = 100 * (r->prefill_pct < 0 ? -r->prefill_pct : r->prefill_pct) / (r->peak_tops * 1e12);
+    r->decode_pct = 100 * r->decode_pct / (r->limit.read_gb_s * 1e9);
     return EXIT_OK;
 }
 
@@ -188,14 +212,14 @@ static void print_peer_json(const char *key, const struct bench_peer *b)
     else printf(", \"%s\": null", key);
 }
 
-static void print_row_json(const struct bench_row *r, const struct bench_plan *p, const pm_limits *l, const struct bench_peers *peers)
+static void print_row_json(const struct bench_row *r, const struct bench_plan *p, const struct bench_peers *peers)
 {
     fputs(" {\"model\": ", stdout);
     put_json(r->model, strlen(r->model));
     printf(", \"dtype\": \"%s\", \"threads\": %d, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, "
            "\"peak_memory_mib\": %.2f, \"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f",
-           r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, l->int8_tops, l->read_gb_s, r->prefill_pct,
-           r->decode_pct);
+           r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, r->limit.int8_tops,
+           r->limit.read_gb_s, r->prefill_pct, r->decode_pct);
     if (peers) {
         print_peer_json("rk3588", &peers->rk3588);
         print_peer_json("rk3576", &peers->rk3576);
@@ -212,9 +236,10 @@ static void print_peer(const struct bench_peer *b, bool markdown)
 
 static void print_row(const struct bench_row *r, const struct bench_plan *p, const struct bench_peers *peers)
 {
-    const char *format = p->markdown ? "| %*s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f |" : "%*s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%";
+    const char *format = p->markdown ? "| %*s | %s | %lld | %lld | %.1f | %.2f | %.1f | %.1f | %.1f | %.1f | %.2f | %.1f |"
+                                     : "%*s %-11s %6lld %6lld %10.1f %9.2f %10.1f %8.1f %7.1f %%%7.1f %%%9.2f%6.1f";
     printf(format, p->markdown ? 0 : -p->name_width, r->model, r->dtype, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->decode, r->prefill, r->memory / 1048576, r->prefill_pct,
-           r->decode_pct);
+           r->decode_pct, r->peak_tops, r->limit.read_gb_s);
     if (peers) {
         print_peer(&peers->rk3588, p->markdown);
         print_peer(&peers->rk3576, p->markdown);
@@ -222,28 +247,28 @@ static void print_row(const struct bench_row *r, const struct bench_plan *p, con
     putchar('\n');
 }
 
-static void print_head(const struct bench_plan *p, const pm_limits *l, int threads, bool peers)
+static void print_head(const struct bench_plan *p, int threads, bool peers)
 {
-    printf("%d threads; int8 dot peak %.3f TOPS, FMA peak %.0f GFLOPS, memory read %.1f GB/s, measured in this run; median of %lld\n", threads, l->int8_tops, l->f32_gflops, l->read_gb_s,
-           (long long)p->repeats);
+    printf("%d threads; median of %lld; TOPS and GB/s are what the machine multiplied (int8; f16 and bf16: FMA) and read beside each model\n", threads, (long long)p->repeats);
     if (peers) puts("RK3588, RK3576: RKLLM on those boards, 128 and 64 tokens: TTFT (ms), tokens/s, memory (MB); " BENCH_PEER_SOURCE);
     if (p->markdown) {
-        fputs("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read |", stdout);
+        fputs("\n| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill tokens/s | memory (MiB) | prefill % of peak | decode % of read | TOPS | GB/s |", stdout);
         puts(peers ? " RK3588 TTFT (ms) | tokens/s | memory (MB) | RK3576 TTFT (ms) | tokens/s | memory (MB) |" : "");
-        printf("|---|---|---|---|---|---|---|---|---|---|%s\n", peers ? "---|---|---|---|---|---|" : "");
+        printf("|---|---|---|---|---|---|---|---|---|---|---|---|%s\n", peers ? "---|---|---|---|---|---|" : "");
         return;
     }
-    printf("%*s %-11s %6s %6s %10s %9s %10s %8s %9s %9s", -p->name_width, "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode");
+    printf("%*s %-11s %6s %6s %10s %9s %10s %8s %9s %8s %8s %5s", -p->name_width, "model", "dtype", "seqlen", "new", "TTFT (ms)", "tokens/s", "prefill/s", "MiB", "prefill", "decode", "TOPS",
+           "GB/s");
     puts(peers ? " | RK3588 tokens/s     MB | RK3576 tokens/s     MB" : "");
 }
 
-void bench_print(const struct bench_row *r, size_t i, const struct bench_plan *p, const pm_limits *l, const struct bench_peers *peers)
+void bench_print(const struct bench_row *r, size_t i, const struct bench_plan *p, const struct bench_peers *peers)
 {
     if (p->json) {
         puts(i ? "," : "[");
-        print_row_json(r, p, l, peers);
+        print_row_json(r, p, peers);
     } else {
-        if (!i) print_head(p, l, r->threads, peers != NULL);
+        if (!i) print_head(p, r->threads, peers != NULL);
         print_row(r, p, peers);
     }
     fflush(stdout);
@@ -265,7 +290,7 @@ static int measure_files(const struct positional *files, const struct bench_plan
     for (; i < files->n && rc == EXIT_OK; i++) {
         struct bench_row r = { 0 };
         if ((rc = bench_measure(files->v[i], p, &limit, &r)) != EXIT_OK) break;
-        bench_print(&r, i, p, &limit, NULL);
+        bench_print(&r, i, p, NULL);
         if (p->profile) rc = bench_in_child(profile, files->v[i], p, NULL, 0);
     }
     bench_print_end(i, p);
@@ -324,8 +349,8 @@ static int bench(int argc, char **argv)
 
 const struct command cmd_bench = {
     "bench", "TTFT, tokens per second, memory, and how near the limit that is", "bench FILE... [options]\nbench --all [NAME...] [options]",
-    "Prints the table of RKLLM's benchmark page. The memory bandwidth and the int8 dot peak of the same threads are measured in the same run: \"prefill\" is the share of the int8 peak (f16 and "
-    "bf16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" is the share of the bandwidth that reading the weights took. TTFT is the prompt "
+    "Prints the table of RKLLM's benchmark page. The memory bandwidth and the int8 dot peak of the same threads are measured before and after each model: \"prefill\" is the share of the int8 peak (f16 and "
+    "bf16: of the FMA peak) that the prompt reached, counting two passes for 16-bit activations; \"decode\" is the share of the bandwidth that reading the weights and the cache took. TTFT is the prompt "
     "and the first token.",
     "pumice bench m-w8a8.pumice m-w4a16.pumice -p 512 -n 128\n"
     "pumice bench m-w8a8.pumice --profile --trace trace.json\n"

@@ -16,6 +16,8 @@ struct bench_row {
     char model[64], dtype[24];
     double ttft, prefill, decode, memory, prefill_pct, decode_pct;
     int threads;
+    pm_limits limit;
+    double peak_tops;           /* the one of the limits that prefill_pct is a share of */
 };
 
 /* What another program says about the same model on two boards; zero where it says nothing. */
@@ -27,10 +29,10 @@ struct bench_peers { struct bench_peer rk3588, rk3576; };
 typedef int (*bench_job)(const void *what, const struct bench_plan *p, void *out);
 int bench_in_child(bench_job job, const void *what, const struct bench_plan *p, void *out, size_t size);
 
-/* Measures a file, and the limits of the machine while they are zero. */
+/* Measures a file, and the limits of the machine before it (unless *l has them) and after it, which are in *l then. */
 int bench_measure(const char *path, const struct bench_plan *p, pm_limits *l, struct bench_row *out);
 /* Row number i, with what goes before it. peers: NULL for a table without them. */
-void bench_print(const struct bench_row *r, size_t i, const struct bench_plan *p, const pm_limits *l, const struct bench_peers *peers);
+void bench_print(const struct bench_row *r, size_t i, const struct bench_plan *p, const struct bench_peers *peers);
 void bench_print_end(size_t n_rows, const struct bench_plan *p);
 
 /* `bench --all`. names: which models, none for all. */

@@ -139,7 +139,7 @@ static int one(const struct entry *e, const char *dir, const struct bench_plan *
     int rc = there ? EXIT_OK : bench_in_child(make, &m, p, &made, 1);
     if (rc == EXIT_OK) rc = bench_measure(path, p, l, &row);
     if (!there && !o->keep) unlink(path);
-    if (rc == EXIT_OK) bench_print(&row, n_done, p, l, &e->peers);
+    if (rc == EXIT_OK) bench_print(&row, n_done, p, &e->peers);
     return rc;
 }
 
