@@ -10,6 +10,7 @@
 #define V16_FMT 3
 #define V16_FNP(mt) ((mt) == 1 ? 4 : 2)
 #define V16_ROWS 4
+#define V16_SCORES 4
 #define V16_RWKV 1
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"

@@ -10,6 +10,7 @@
 #define V16_FMT 6
 #define V16_FNP(mt) ((mt) == 1 ? 8 : (mt) <= 3 ? 6 : 4)
 #define V16_ROWS 8
+#define V16_SCORES 16
 #define V16_RWKV 4
 #include "kernel/body/ops.inc"
 #include "kernel/body/gemm_float.inc"
