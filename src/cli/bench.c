@@ -70,6 +70,55 @@ static void end_at_signals(void)
     signal(SIGHUP, SIG_DFL);
 }
 
+#define MAX_BATCH 64
+
+/* Sessions that are decoded together; the first is that of struct opened. */
+struct batch {
+    size_t n;
+    pm_session *session[MAX_BATCH];
+    int32_t id[MAX_BATCH];          /* the token that each has chosen */
+};
+
+static pm_status batch_open(struct batch *b, const struct opened *o, const struct run_options *r, pm_error *err)
+{
+    pm_session_params p = { .n_ctx = (uint32_t)r->ctx, .n_chunk = (uint32_t)r->chunk };
+    pm_status st = PM_OK;
+    b->session[0] = o->session;
+    if (parse_kv(r->kv, &p.kv) >= 0) return PM_ERR_ARGUMENT;    /* not reached: open_session said it */
+    for (size_t i = 1; i < b->n && !st; i++) st = pm_session_create(o->engine, o->model, &p, &b->session[i], err);
+    return st;
+}
+
+static void batch_close(struct batch *b)
+{
+    for (size_t i = 1; i < b->n; i++) pm_session_free(b->session[i]);
+}
+
+/* The prompt, into each; *ttft is the first one's. */
+static pm_status batch_prompt(struct batch *b, const struct opened *o, const int32_t *ids, size_t n, double *ttft, pm_error *err)
+{
+    pm_status st = PM_OK;
+    for (size_t i = 0; i < b->n && !st; i++) {
+        st = pm_session_truncate(b->session[i], 0, err);
+        double start = now_seconds();
+        if (!st) st = pm_session_feed(b->session[i], ids, n, err);
+        if (st) break;
+        b->id[i] = likeliest(pm_session_logits(b->session[i]), o->info.n_vocab);
+        if (!i) *ttft = now_seconds() - start;
+    }
+    return st;
+}
+
+static pm_status batch_step(struct batch *b, const struct opened *o, pm_error *err)
+{
+    const int32_t *ids[MAX_BATCH];
+    size_t n[MAX_BATCH];
+    for (size_t i = 0; i < b->n; i++) ids[i] = &b->id[i], n[i] = 1;
+    pm_status st = b->n == 1 ? pm_session_feed(b->session[0], b->id, 1, err) : pm_session_feed_batch(b->session, ids, n, b->n, err);
+    for (size_t i = 0; i < b->n && !st; i++) b->id[i] = likeliest(pm_session_logits(b->session[i]), o->info.n_vocab);
+    return st;
+}
+
 static int measure(const void *what, const struct bench_plan *p, void *result)
 {
     const char *path = what;
@@ -80,41 +129,39 @@ static int measure(const void *what, const struct bench_plan *p, void *result)
     struct run_options r = p->r;
     int32_t *ids = calloc((size_t)p->n_prompt, sizeof *ids);
     double *ttft = calloc((size_t)p->repeats, sizeof *ttft), *decode = calloc((size_t)p->repeats, sizeof *decode);
+    struct batch b = { .n = (size_t)p->batch };
     int rc = EXIT_SPACE;
     pm_status st = PM_OK;
     if (!ids || !ttft || !decode || (rc = open_model(&o, path)) >= 0) goto done;
     if (!r.ctx) r.ctx = p->n_prompt + p->n_new;
     if ((rc = open_session(&o, &r)) >= 0) goto done;
     make_prompt(ids, (size_t)p->n_prompt, o.info.n_vocab);
+    st = batch_open(&b, &o, &r, &err);
     for (int64_t i = -1; i < p->repeats && !st; i++) {      /* the first round is a warm-up and does not count */
-        st = pm_session_truncate(o.session, 0, &err);
-        double start = now_seconds();
-        if (!st) st = pm_session_feed(o.session, ids, (size_t)p->n_prompt, &err);
-        if (st) break;
-        int32_t id = likeliest(pm_session_logits(o.session), o.info.n_vocab);
-        double first = now_seconds();
-        for (int64_t k = 1; k < p->n_new && !st; k++) {
-            st = pm_session_feed(o.session, &id, 1, &err);
-            if (!st) id = likeliest(pm_session_logits(o.session), o.info.n_vocab);
-        }
+        double first = 0, start;
+        st = batch_prompt(&b, &o, ids, (size_t)p->n_prompt, &first, &err);
+        start = now_seconds();
+        for (int64_t k = 1; k < p->n_new && !st; k++) st = batch_step(&b, &o, &err);
         if (i < 0) continue;
-        ttft[i] = first - start;
-        decode[i] = p->n_new > 1 ? (double)(p->n_new - 1) / (now_seconds() - first) : 0;
+        ttft[i] = first;
+        decode[i] = p->n_new > 1 ? (double)(p->n_new - 1) / (now_seconds() - start) : 0;    /* steps */
     }
     rc = st ? report(&err) : EXIT_OK;
     if (!st) {
+        double steps = median(decode, (size_t)p->repeats);
         clean(o.info.name, out->model, sizeof out->model);
         snprintf(out->dtype, sizeof out->dtype, "%s", o.info.dtype);
         out->threads = pm_engine_threads(o.engine);
         out->ttft = median(ttft, (size_t)p->repeats);
-        out->decode = median(decode, (size_t)p->repeats);
+        out->decode = steps * (double)b.n;
         out->prefill = (double)p->n_prompt / out->ttft;
         out->memory = peak_memory();
         /* as units of work; divided by the limits in the parent */
         out->prefill_pct = 2.0 * ((double)o.info.prefill_macs * (double)p->n_prompt + (double)o.info.head_macs) * (o.info.planes ? o.info.planes : -1) / out->ttft;
-        out->decode_pct = ((double)o.info.decode_bytes + cache_read(&o, p)) * out->decode;
+        out->decode_pct = ((double)o.info.decode_bytes + (double)b.n * cache_read(&o, p)) * steps;
     }
 done:
+    batch_close(&b);
     free(ids);
     free(ttft);
     free(decode);
@@ -216,9 +263,9 @@ static void print_row_json(const struct bench_row *r, const struct bench_plan *p
 {
     fputs(" {\"model\": ", stdout);
     put_json(r->model, strlen(r->model));
-    printf(", \"dtype\": \"%s\", \"threads\": %d, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, "
+    printf(", \"dtype\": \"%s\", \"threads\": %d, \"batch\": %lld, \"prompt_tokens\": %lld, \"new_tokens\": %lld, \"ttft_ms\": %.3f, \"prefill_tok_s\": %.3f, \"decode_tok_s\": %.3f, "
            "\"peak_memory_mib\": %.2f, \"limit_int8_tops\": %.4f, \"limit_read_gb_s\": %.3f, \"prefill_pct\": %.2f, \"decode_pct\": %.2f",
-           r->dtype, r->threads, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, r->limit.int8_tops,
+           r->dtype, r->threads, (long long)p->batch, (long long)p->n_prompt, (long long)p->n_new, r->ttft * 1e3, r->prefill, r->decode, r->memory / 1048576, r->limit.int8_tops,
            r->limit.read_gb_s, r->prefill_pct, r->decode_pct);
     if (peers) {
         print_peer_json("rk3588", &peers->rk3588);
@@ -249,6 +296,7 @@ static void print_row(const struct bench_row *r, const struct bench_plan *p, con
 
 static void print_head(const struct bench_plan *p, int threads, bool peers)
 {
+    if (p->batch > 1) printf("%lld sequences are decoded together: tokens/s is their sum, memory that of all\n", (long long)p->batch);
     printf("%d threads; median of %lld; TOPS and GB/s are what the machine multiplied (int8; f16 and bf16: FMA) and read beside each model\n", threads, (long long)p->repeats);
     if (peers) puts("RK3588, RK3576: RKLLM on those boards, 128 and 64 tokens: TTFT (ms), tokens/s, memory (MB); " BENCH_PEER_SOURCE);
     if (p->markdown) {
@@ -315,7 +363,7 @@ static int open_names(const struct positional *files, struct bench_plan *p)
 static int bench(int argc, char **argv)
 {
     struct positional pos = { 0 };
-    struct bench_plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .name_width = 18 };
+    struct bench_plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .batch = 1, .name_width = 18 };
     struct bench_all_options o = { 0 };
     bool all = false;
     pm_kv_type kv;
@@ -323,6 +371,7 @@ static int bench(int argc, char **argv)
         { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (default 128)" },
         { "-n", ARG_INT, &p.n_new, 1, 1 << 22, "N", "new tokens (default 64)" },
         { "-r", ARG_INT, &p.repeats, 1, 1000, "N", "repeats, of which the median is printed (default 5)" },
+        { "--batch", ARG_INT, &p.batch, 1, MAX_BATCH, "N", "decode N sequences together; tokens/s is their sum (default 1)" },
         { "--profile", ARG_FLAG, &p.profile, 0, 0, NULL, "after each model: where the time of the prompt and of a token goes" },
         { "--trace", ARG_TEXT, &p.trace, 0, 0, "F", "with --profile: every job of every thread as Chrome trace JSON, for chrome://tracing or ui.perfetto.dev" },
         { "--json", ARG_FLAG, &p.json, 0, 0, NULL, "print a JSON array" },
@@ -337,6 +386,7 @@ static int bench(int argc, char **argv)
     int rc = args_parse(&cmd_bench, table, argc, argv, &pos);
     if (rc >= 0) return rc;
     if (p.profile && (p.json || p.markdown || all)) return args_usage(&cmd_bench, "--profile prints a table of its own: it takes no --json, --markdown or --all");
+    if (p.profile && p.batch > 1) return args_usage(&cmd_bench, "--profile looks at one sequence: it takes no --batch");
     if (p.trace && (!p.profile || pos.n != 1)) return args_usage(&cmd_bench, "--trace goes with --profile and one file");
     if (!all && (o.dtype || o.head || o.dir || o.keep)) return args_usage(&cmd_bench, "%s goes with --all", o.dtype ? "--dtype" : o.head ? "--head" : o.dir ? "--dir" : "--keep");
     if (!all && pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file, or --all");

@@ -5,7 +5,7 @@
 #include "cli/common.h"
 
 struct bench_plan {
-    int64_t n_prompt, n_new, repeats;
+    int64_t n_prompt, n_new, repeats, batch;
     struct run_options r;
     int name_width;             /* of the longest model's name: the table's first column */
     bool json, markdown, profile;

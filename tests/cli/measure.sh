@@ -73,6 +73,10 @@ run bench "$T/w8a8.pumice" -p 16 -n 4 -r 1 --profile --trace "$T/trace.json"; rc
 for part in "where the time goes: a prompt of 16 tokens (ms), and a token (us, mean of 4)" "  attn.qkv  " "  attention  " "  head  " "  waiting, handing " "  on the clock "; do out_has "$part"; done
 n=$((n + 1)); grep -q '"name": "ffn.down", "ph": "X", "pid": 1, "tid": 0, ' "$T/trace.json" || wrong "the trace reads otherwise"
 is "$(head -n 1 "$T/trace.json")$(tail -n 1 "$T/trace.json")" '{"traceEvents": []}'
+run bench "$T/w8a8.pumice" -p 16 -n 4 -r 1 --batch 3; rc 0; no_err
+out_has "3 sequences are decoded together"
+fails 2 "it takes no --batch" bench "$T/w8a8.pumice" --profile --batch 2
+fails 2 "--batch" bench "$T/w8a8.pumice" --batch 65
 fails 2 "--trace goes with --profile and one file" bench "$T/w8a8.pumice" --trace "$T/t"
 fails 2 "--profile prints a table of its own" bench "$T/w8a8.pumice" --profile --json
 run bench "$T/w8a8.pumice" "$T/f16.pumice" -p 16 -n 4 -r 1 --markdown --threads 1; rc 0; no_err
@@ -81,7 +85,7 @@ out_has "| model | dtype | seqlen | new tokens | TTFT (ms) | tokens/s | prefill 
 is "$(grep -c '^| tiny | ' "$T/out")" 2
 run bench "$T/w8a8.pumice" "$T/w4a16_g128.pumice" -p 16 -n 4 -r 1 --json --kv int8 --chunk 4 --threads 2; rc 0; no_err
 is "$(head -c 1 "$T/out")$(tail -n 1 "$T/out")" "[]"
-for key in model dtype threads prompt_tokens new_tokens ttft_ms prefill_tok_s decode_tok_s peak_memory_mib limit_int8_tops limit_read_gb_s prefill_pct decode_pct; do
+for key in model dtype threads batch prompt_tokens new_tokens ttft_ms prefill_tok_s decode_tok_s peak_memory_mib limit_int8_tops limit_read_gb_s prefill_pct decode_pct; do
     is "$(grep -c "\"$key\": " "$T/out")" 2
 done
 is "$(grep -o '"dtype": "[^"]*"' "$T/out" | tr '\n' ' ')" '"dtype": "w8a8" "dtype": "w4a16_g128" '
@@ -106,10 +110,10 @@ run bench --all tiny -p 16 -n 4 -r 1; rc 0; no_err
 is "$(ls "$T/tmp")" ""
 is "$(sed -n 2p "$T/out")" "RK3588, RK3576: RKLLM on those boards, 128 and 64 tokens: TTFT (ms), tokens/s, memory (MB); github.com/airockchip/rknn-llm, benchmark.md, June 2026"
 is "$(sed -n 's/^tiny *\([a-z0-9_]*\) .*/\1/p' "$T/out" | tr '\n' ' ')" "w8a8 w4a16 w4a16_g128 "
-is "$(grep -c '%         -        -      -         -        -      -$' "$T/out")" 3
+is "$(grep -cE ' +[0-9.]+ +[0-9.]+         -        -      -         -        -      -$' "$T/out")" 3
 run bench --all tiny --dtype w4a16_g32 --head w8 --dir "$T/kept" --keep -p 16 -n 4 -r 1 --markdown; rc 0; no_err
 is "$(grep -c '^| tiny | w4a16_g32 | .* | | | | | | |$' "$T/out")" 1
-is "$(awk -F'|' '/^\|/ { print NF }' "$T/out" | sort -u)" 18
+is "$(awk -F'|' '/^\|/ { print NF }' "$T/out" | sort -u)" 20
 run inspect "$T/kept/tiny-w4a16_g32.pumice"; out_has "head         w8 [515 x 96]"
 run bench --all tiny --dtype f16 --keep -p 16 -n 4 -r 1 --json; rc 0; err_has "the files are in $T/tmp/pumice-bench-"
 is "$(ls "$T/tmp"/pumice-bench-*)" "tiny-f16.pumice"
