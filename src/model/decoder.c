@@ -19,7 +19,7 @@ struct ctx {
     struct pm_pending pending;
     const struct pm_linear *embed;
     float embed_scale;
-    size_t tile;            /* query tokens of an attention task */
+    size_t tile, parts;     /* query tokens of an attention task; tasks that share a KV head's query heads */
     float *logits;          /* of the head: [m_tok][ldl] */
     size_t ldl;
 };
@@ -128,22 +128,22 @@ static void place_token(void *ctx, size_t t, int worker)
     }
 }
 
-/* One task: a tile of query tokens of one run, all query heads of one KV head. */
+/* One task: a tile of query tokens of one run, and of the query heads of one KV head its part. */
 static void attend_task(void *ctx, size_t task, int worker)
 {
     (void)worker;
     const struct ctx *c = ctx;
     const struct pm_layer_desc *d = &c->l->desc;
-    size_t head = task % d->n_kv, tile = task / d->n_kv, row = 0;
+    size_t part = task % c->parts, head = task / c->parts % d->n_kv, tile = task / c->parts / d->n_kv, row = 0;
     const struct pm_run *r = c->runs;
     for (size_t n; tile >= (n = (r->n + c->tile - 1) / c->tile); r++) {
         tile -= n;
         row += r->n;
     }
-    size_t first = tile * c->tile, n_group = d->n_head / d->n_kv;
+    size_t first = tile * c->tile, all = d->n_head / d->n_kv, from = part * all / c->parts, n_group = (part + 1) * all / c->parts - from, q_head = head * all + from;
     const struct pm_kv_layer *kl = &r->kv->layer[c->layer];
-    struct pm_attend a = { .kind = r->kv->kind, .q = c->e->qkv + (row + first) * c->e->ld_qkv + head * n_group * d->d_head, .ldq = c->e->ld_qkv,
-                           .out = c->e->att + (row + first) * c->e->ld_att + head * n_group * d->d_head, .ldo = c->e->ld_att,
+    struct pm_attend a = { .kind = r->kv->kind, .q = c->e->qkv + (row + first) * c->e->ld_qkv + q_head * d->d_head, .ldq = c->e->ld_qkv,
+                           .out = c->e->att + (row + first) * c->e->ld_att + q_head * d->d_head, .ldo = c->e->ld_att,
                            .n_tok = pm_min_size(c->tile, r->n - first), .n_group = n_group, .d_k = d->d_head, .d_v = d->d_head, .pos0 = r->pos0 + first,
                            .scale = d->attn_scale, .window = d->window, .softcap = d->attn_softcap, .pool = r->kv->base, .page = r->kv->page, .page_bytes = r->kv->page_bytes,
                            .block_off = kl->off + head * kl->layout.block_bytes, .layout = kl->layout };
@@ -172,8 +172,11 @@ static void heads(struct ctx *c, const struct pm_input *in)
     c->tile = pm_max_size(1, ATTEND_ROWS / (l->desc.n_head / l->desc.n_kv));
     size_t tiles = 0;
     for (size_t i = 0; i < c->n_runs; i++) tiles += (c->runs[i].n + c->tile - 1) / c->tile;
+    /* one part unless threads would have nothing to do: each part reads the keys for itself */
+    size_t tasks = tiles * l->desc.n_kv;
+    c->parts = pm_min_size(l->desc.n_head / l->desc.n_kv, ((size_t)pm_pool_threads(e->pool) + tasks - 1) / tasks);
     pm_pool_name(e->pool, "attention");
-    pm_pool_run(e->pool, attend_task, c, tiles * l->desc.n_kv);
+    pm_pool_run(e->pool, attend_task, c, tasks * c->parts);
 }
 
 static void attention(struct ctx *c)
