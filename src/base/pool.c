@@ -1,8 +1,9 @@
 /*
  * Owns: the worker threads.
  *
- * One job at a time. `epoch` counts jobs; a worker that sees it change takes chunks from `next` until none is left, then
- * decrements `busy`. The caller publishes a job by increasing `epoch`, works too, and waits until `busy` is 0.
+ * One job at a time. `open` is its number and how many of its chunks nobody has taken; who takes one lowers it, and the job stays until every taken chunk is done, which
+ * `undone` counts. So a job waits for chunks, never for threads: one that the system runs late, because others want its CPU, finds nothing left and has held up nobody.
+ * `epoch` changes after a job is open, for workers to wait for.
  * Both waits spin for about 50 microseconds first: between two linears of one token the next job follows within that time. Only who really sleeps is woken by a system
  * call: a sleeper says so in `asleep` before it looks at the word for the last time, and who changes the word looks at `asleep` after that.
  *
@@ -39,9 +40,9 @@ struct word { _Alignas(64) _Atomic uint32_t value, asleep; };    /* one to wait 
 struct trace { _Alignas(64) pm_profile_event *event; size_t n; };
 
 struct pm_pool {
-    struct word epoch, busy;                /* busy: workers that have not finished the current job */
-    _Alignas(64) _Atomic size_t next;
-    _Alignas(64) size_t n_chunks;
+    struct word epoch, undone;              /* undone: chunks of the current job */
+    _Alignas(64) _Atomic uint64_t open;     /* number of the job << 32 | its chunks that are not taken */
+    _Alignas(64) size_t n_chunks;           /* these three are stable while a chunk is undone */
     pm_pool_fn fn;
     void *ctx;
     bool stop;
@@ -92,16 +93,20 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
     t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = now_ns() };
 }
 
+/* Takes chunks until there are none, of one job: the next is not opened before these are said to be done. */
 static void take_chunks(struct pm_pool *p, int worker)
 {
-    uint64_t begin = p->trace ? now_ns() : 0;
-    size_t taken = 0;
-    for (;; taken++) {
-        size_t c = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (c >= p->n_chunks) break;
-        p->fn(p->ctx, c, worker);
+    uint64_t begin = p->trace ? now_ns() : 0, at = atomic_load_explicit(&p->open, memory_order_acquire);
+    uint32_t taken = 0, left;
+    while ((left = (uint32_t)at) != 0) {
+        if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - 1, memory_order_acquire, memory_order_acquire)) continue;
+        p->fn(p->ctx, p->n_chunks - left, worker);
+        taken++;
+        at = atomic_load_explicit(&p->open, memory_order_acquire);
     }
+    if (!taken) return;
     if (p->trace) note(p, worker, begin, taken);
+    if (atomic_fetch_sub(&p->undone.value, taken) == taken) wake(&p->undone, 1);
 }
 
 static void *worker_main(void *arg)
@@ -120,20 +125,20 @@ static void *worker_main(void *arg)
         seen = atomic_load_explicit(&p->epoch.value, memory_order_acquire);
         if (p->stop) return NULL;
         take_chunks(p, w->index);
-        if (atomic_fetch_sub(&p->busy.value, 1) == 1) wake(&p->busy, 1);
     }
 }
 
-static void publish(struct pm_pool *p)
+static void publish(struct pm_pool *p, uint32_t n_chunks)
 {
-    atomic_store_explicit(&p->busy.value, (uint32_t)p->n_started, memory_order_relaxed);
+    atomic_store_explicit(&p->undone.value, n_chunks, memory_order_relaxed);
+    atomic_store_explicit(&p->open, ((atomic_load_explicit(&p->open, memory_order_relaxed) >> 32) + 1) << 32 | n_chunks, memory_order_release);
     atomic_fetch_add(&p->epoch.value, 1);
     wake(&p->epoch, PM_MAX_THREADS);
 }
 
 void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 {
-    if (p->n_started == 0 || n_chunks <= 1) {
+    if (p->n_started == 0 || n_chunks <= 1 || n_chunks > UINT32_MAX) {
         uint64_t begin = p->trace ? now_ns() : 0;
         for (size_t c = 0; c < n_chunks; c++) fn(ctx, c, 0);
         if (p->trace) note(p, 0, begin, n_chunks);
@@ -142,11 +147,10 @@ void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
     p->fn = fn;
     p->ctx = ctx;
     p->n_chunks = n_chunks;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    publish(p);
+    publish(p, (uint32_t)n_chunks);
     take_chunks(p, 0);
     uint32_t left;
-    while ((left = atomic_load_explicit(&p->busy.value, memory_order_acquire)) != 0) wait_change(&p->busy, left);
+    while ((left = atomic_load_explicit(&p->undone.value, memory_order_acquire)) != 0) wait_change(&p->undone, left);
 }
 
 int pm_cpu_count(void)
@@ -211,7 +215,7 @@ void pm_pool_free(struct pm_pool *p)
     if (!p) return;
     if (p->n_started) {
         p->stop = true;
-        publish(p);
+        publish(p, 0);
         for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     }
     pm_pool_trace(p, 0, NULL);
