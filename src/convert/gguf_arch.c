@@ -66,8 +66,7 @@ static pm_status gemma2(const struct pm_gguf_meta *m, json_t *config, pm_error *
 {
     double pattern = number_or(m, "attention.sliding_window_pattern", 2);
     if (pattern != 2) return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"gemma2.attention.sliding_window_pattern\" is %g; this family has 2", pattern);
-    pm_status st = json_object_get(config, "sliding_window") ? PM_OK : put(config, "sliding_window", json_integer(4096), err);
-    return st ? st : put_scalar(m, 46, config, err);
+    return put_scalar(m, 46, config, err);
 }
 
 static pm_status gemma3(const struct pm_gguf_meta *m, json_t *config, pm_error *err)

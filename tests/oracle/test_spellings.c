@@ -6,6 +6,8 @@
  */
 #include <pumice.h>
 
+#include "model/model.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -242,7 +244,7 @@ static void test_refused(void **state)
         { "phi2", "{\"partial_rotary_factor\": 0.32}", NULL, "5 of head_dim 16 values are rotated" },
         /* options */
         { "gemma", "{\"hidden_activation\": \"silu\"}", NULL, "field \"hidden_activation\" is \"silu\"" },
-        { "gemma2", "{\"sliding_window\": null}", NULL, "field \"sliding_window\" is missing" },
+        { "gemma2", "{\"sliding_window\": \"null\"}", NULL, "field \"sliding_window\" is null, but layer 0 has a window" },
         { "gemma2", "{\"sliding_window\": 0}", NULL, "field \"sliding_window\" is 0" },
         { "gemma2", "{\"sliding_window\": \"wide\"}", NULL, "field \"sliding_window\" must be a whole number" },
         { "gemma2", "{\"query_pre_attn_scalar\": 0}", NULL, "field \"query_pre_attn_scalar\" is 0" },
@@ -321,6 +323,52 @@ static void test_gguf(void **state)
     }
 }
 
+/* Puts into scratch a golden GGUF file with `len` bytes in place of others; its path is written to source. */
+static void change_gguf(const char *golden, const char *from, const char *to, size_t len, char source[512])
+{
+    char name[64];
+    size_t size, at = 0;
+    snprintf(name, sizeof name, "../gguf_models/%s.gguf", golden);
+    char *data = slurp(name, "", &size);
+    while (at + len <= size && memcmp(data + at, from, len) != 0) at++;
+    if (at + len > size) fail_msg("%s has no bytes %.*s", golden, (int)len, from);
+    memcpy(data + at, to, len);
+    spill("model.gguf", data, size);
+    free(data);
+    snprintf(source, 512, "%s/model.gguf", scratch);
+}
+
+/* Where a checkpoint does not say how wide the windows are, they are 4096 tokens. */
+static void test_usual_window(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *patch, *key; uint32_t window[3]; } cases[] = {
+        { "gemma2", "{\"sliding_window\": null}", NULL, { 4096, 0, 4096 } },
+        { "gemma2", NULL, "gemma2.attention.sliding_window\004", { 4096, 0, 4096 } },
+        { "gemma3", "{\"sliding_window\": null}", NULL, { 4096, 4096, 4096 } },
+        { "gemma3", NULL, "gemma3.attention.sliding_window\004", { 0, 0, 0 } },       /* this family's files say it when they have one */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[512], file[512], other[64];
+        pm_error err = { 0 };
+        struct pm_model *m;
+        if (cases[i].key) {
+            snprintf(other, sizeof other, "%s", cases[i].key);
+            other[strlen(other) - 2] = '_';
+            change_gguf(cases[i].name, cases[i].key, other, strlen(other), source);
+        } else {
+            copy(cases[i].name, cases[i].patch, NULL);
+            snprintf(source, sizeof source, "%s", scratch);
+        }
+        if (convert(source, file, sizeof file, &err) || pm_model_open(file, &m, &err)) fail_msg("case %zu: %s", i, err.msg);
+        for (int l = 0; l < 3; l++)
+            if (m->desc.layer[l].window != cases[i].window[l]) fail_msg("case %zu: the window of layer %d is %u", i, l, m->desc.layer[l].window);
+        pm_model_close(m);
+        unlink(file);
+        if (cases[i].key) unlink(source);
+    }
+}
+
 /* A GGUF file with one byte string in place of another as long; without a message it must be accepted. */
 static void test_gguf_refused(void **state)
 {
@@ -341,17 +389,9 @@ static void test_gguf_refused(void **state)
     };
     static const size_t length[] = { 14, 14, 19, 17, 31, 31, 17, 13, 13, 25, 34, 36 };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char name[64], source[512], file[512];
-        size_t len, at = 0;
+        char source[512], file[512];
         pm_error err = { 0 };
-        snprintf(name, sizeof name, "../gguf_models/%s.gguf", cases[i].name);
-        char *data = slurp(name, "", &len);
-        while (at + length[i] <= len && memcmp(data + at, cases[i].from, length[i]) != 0) at++;
-        if (at + length[i] > len) fail_msg("case %zu: %s has no such bytes", i, cases[i].name);
-        memcpy(data + at, cases[i].to, length[i]);
-        spill("model.gguf", data, len);
-        free(data);
-        snprintf(source, sizeof source, "%s/model.gguf", scratch);
+        change_gguf(cases[i].name, cases[i].from, cases[i].to, length[i], source);
         if ((convert(source, file, sizeof file, &err) == PM_OK) != !cases[i].says) fail_msg("case %zu of %s is %s", i, cases[i].name, cases[i].says ? "accepted" : err.msg);
         unlink(file);
         if (cases[i].says && !strstr(err.msg, cases[i].says)) fail_msg("case %zu of %s: \"%s\" does not say \"%s\"", i, cases[i].name, err.msg, cases[i].says);
@@ -379,6 +419,6 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_gguf_refused) };
+                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_gguf_refused) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

@@ -58,6 +58,15 @@ static pm_status read_cap(const json_t *c, const char *key, float absent, float 
 
 /* ---- layers with a window ---- */
 
+#define USUAL_WINDOW 4096
+
+/* A window that is absent is the usual one, in GGUF files too; null means that there is none. */
+static pm_status default_window(json_t *c, pm_error *err)
+{
+    if (!json_object_get(c, "sliding_window") && json_object_set_new(c, "sliding_window", json_integer(USUAL_WINDOW))) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
+    return PM_OK;
+}
+
 static bool windowed(const json_t *c, uint32_t i, uint32_t pattern)
 {
     const char *type = json_string_value(json_array_get(json_object_get(c, "layer_types"), i));
@@ -70,7 +79,7 @@ static pm_status check_windows(const json_t *c, const struct pm_dense *m, uint32
     pm_status st = pm_dense_layer_types(c, m->n_layer, err);
     for (uint32_t i = 0; i < m->n_layer && !st; i++)
         if (windowed(c, i, pattern) && !json_is_integer(json_object_get(c, "sliding_window")))
-            st = pm_fail(err, PM_ERR_MISSING, "%s: field \"sliding_window\" is missing, but layer %u has a window", pm_config_name(c), i);
+            st = pm_fail(err, PM_ERR_MISSING, "%s: field \"sliding_window\" is null, but layer %u has a window", pm_config_name(c), i);
     return st;
 }
 
@@ -102,13 +111,13 @@ static void each2(const json_t *config, uint32_t i, struct pm_layer_desc *l)
 static pm_status describe2(struct pm_source *s, struct pm_plan *plan, pm_error *err)
 {
     struct pm_dense m;
-    const json_t *c = s->config;
+    json_t *c = s->config;
     pm_status st;
     pm_dense_defaults(&m, "gemma2");
     m.keys.act = "hidden_activation";
     m.each = each2;
     sandwich(&m);
-    if ((st = read_common(s, &m, err)) || (st = read_scale(c, &m, err)) || (st = check_windows(c, &m, PATTERN2, err)) ||
+    if ((st = default_window(c, err)) || (st = read_common(s, &m, err)) || (st = read_scale(c, &m, err)) || (st = check_windows(c, &m, PATTERN2, err)) ||
         (st = read_cap(c, "attn_logit_softcapping", 50, &m.layer.attn_softcap, err)) || (st = read_cap(c, "final_logit_softcapping", 30, &m.logit_softcap, err)))
         return st;
     return pm_dense_plan(s, &m, plan, err);
@@ -162,7 +171,7 @@ static pm_status describe3(struct pm_source *s, struct pm_plan *plan, pm_error *
     m.theta2 = LOCAL_THETA;
     m.layer.qk_norm = true;
     sandwich(&m);
-    if ((st = flatten_ropes(s->config, err)) || (st = read_common(s, &m, err)) || (st = read_scale(s->config, &m, err))) return st;
+    if ((st = flatten_ropes(s->config, err)) || (st = default_window(s->config, err)) || (st = read_common(s, &m, err)) || (st = read_scale(s->config, &m, err))) return st;
     uint32_t pattern = pattern3(s->config);
     if (!pattern) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"sliding_window_pattern\" must be from 1 to %d", pm_config_name(s->config), PM_MAX_LAYERS);
     if ((st = check_windows(s->config, &m, pattern, err)) || (st = read_cap(s->config, "attn_logit_softcapping", 0, &m.layer.attn_softcap, err)) ||
