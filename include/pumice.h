@@ -164,8 +164,8 @@ typedef struct pm_model_info {
 
 PM_API void pm_model_get_info(const pm_model *model, pm_model_info *out);
 
-/* Memory that a session will need, in bytes, before anything is allocated. n_ctx and kv as in pm_session_params, chunks of 512 tokens. A model without
-   weights is PM_ERR_UNSUPPORTED. */
+/* Memory that a session will need, in bytes, before anything is allocated. n_ctx and kv as in pm_session_params, chunks of 512 tokens. Errors as
+   pm_session_create. */
 typedef struct pm_memory_plan {
     uint64_t weights;       /* the mapped file: shared with every process that has it open, and given back under pressure */
     uint64_t kv;            /* with the whole context in use; it grows by pages of 64 tokens */

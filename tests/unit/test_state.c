@@ -177,7 +177,11 @@ static void test_memory_plan(void **state)
     assert_int_equal(pm_memory_plan_get(m, 4096, PM_KV_F16, &large, NULL), PM_OK);
     assert_int_equal(small.kv, large.kv);
     assert_int_equal(small.kv_per_token, 0);
-    assert_int_equal(small.kv, sizeof(float) * (5 * 16 * 16 + 80 * 80 + 4 * 96));   /* heads of both layers, and two rows each */
+    pm_error err = { 0 };
+    assert_int_equal(pm_memory_plan_get(m, (1u << 24) + 1, PM_KV_F16, &small, &err), PM_ERR_LIMIT);
+    assert_non_null(strstr(err.msg, "a context of 16777217 tokens"));
+    assert_int_equal(pm_memory_plan_get(m, 64, (pm_kv_type)3, &small, &err), PM_ERR_ARGUMENT);
+    assert_int_equal(large.kv, sizeof(float) * (5 * 16 * 16 + 80 * 80 + 4 * 96));   /* heads of both layers, and two rows each */
     pm_model_close(m);
 }
 
@@ -252,6 +256,43 @@ static void test_save_and_load(void **state)
         }
         pm_model_close(m);
     }
+}
+
+/* A timeline put back has of a layer with a window only what the next token sees; cut further back, it reads the kept tokens again. */
+static void test_cut_after_load(void **state)
+{
+    (void)state;
+    static const size_t cuts[] = { 150, 149, 147, 146, 134, 130, 128, 100, 64, 20, 1, 0 };     /* of 150 tokens, 128 left the window of 20 and were given back */
+    pm_error err = { 0 };
+    int32_t ids[200];
+    float want[V];
+    size_t len;
+    void *data;
+    pm_model *m = open_kind(3);
+    make_ids(ids, 200, 8);
+    fresh(m, ids, 200, want);
+    pm_session *a = open_session(engine, m, 256, 16, PM_KV_F16), *b = open_session(engine, m, 256, 16, PM_KV_F16);
+    assert_int_equal(pm_session_feed(a, ids, 150, &err), PM_OK);
+    assert_int_equal(pm_session_state_save(a, &data, &len, &err), PM_OK);
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        size_t cut = cuts[i], reused = 99;
+        assert_int_equal(pm_session_state_load(b, data, len, &err), PM_OK);
+        assert_int_equal(pm_session_truncate(b, cut, &err), PM_OK);
+        assert_int_equal(pm_session_length(b), cut);
+        assert_int_equal(pm_session_logits(b) != NULL, cut == 150 || (cut < 147 && cut > 0));
+        assert_int_equal(pm_session_feed(b, ids + cut, 200 - cut, &err), PM_OK);
+        assert_memory_equal(pm_session_logits(b), want, sizeof want);
+        assert_int_equal(pm_session_state_load(b, data, len, &err), PM_OK);
+        int32_t other[200];
+        memcpy(other, ids, sizeof ids);
+        if (cut < 150) other[cut] = (other[cut] + 1) % V;
+        assert_int_equal(pm_session_prompt(b, other, 200, &reused, &err), PM_OK);
+        assert_int_equal(reused, cut >= 147 ? cut : 0);
+    }
+    pm_free(data);
+    pm_session_free(a);
+    pm_session_free(b);
+    pm_model_close(m);
 }
 
 static void test_empty_and_not_ready(void **state)
@@ -427,7 +468,7 @@ int main(void)
     close(fd);
     if (pm_engine_create(&(pm_engine_params){ .n_threads = 2 }, &engine, &err) || pm_engine_create(&(pm_engine_params){ .n_threads = 1, .isa = "scalar" }, &scalar, &err)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cut), cmocka_unit_test(test_no_speculation), cmocka_unit_test(test_abort), cmocka_unit_test(test_memory_plan), cmocka_unit_test(test_window_plan), cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_empty_and_not_ready),
+        cmocka_unit_test(test_cut), cmocka_unit_test(test_no_speculation), cmocka_unit_test(test_abort), cmocka_unit_test(test_memory_plan), cmocka_unit_test(test_window_plan), cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_cut_after_load), cmocka_unit_test(test_empty_and_not_ready),
         cmocka_unit_test(test_wrong_place), cmocka_unit_test(test_hostile),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
