@@ -323,6 +323,42 @@ static void test_gguf(void **state)
     }
 }
 
+static struct pm_model *open_as(const char *source, bool vocab_only)
+{
+    char file[512];
+    pm_error err = { 0 };
+    struct pm_model *m;
+    snprintf(file, sizeof file, "%s/model.pumice", scratch);
+    if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .vocab_only = vocab_only, .n_threads = 1 }, &err) || pm_model_open(file, &m, &err)) fail_msg("%s: %s", source, err.msg);
+    unlink(file);
+    return m;
+}
+
+/* A tokenizer alone speaks like the whole model: the same template, be it the family's own, and the same ends of a turn. */
+static void test_vocab_only(void **state)
+{
+    (void)state;
+    static const struct { const char *source; bool has_template; } cases[] = {
+        { "rwkv7-fla", true }, { "rwkv7-native", true }, { "rwkv7-gguf/model.gguf", true }, { "../gguf_models/chatglm3.gguf", true }, { "../gguf_models/minicpm4.gguf", true },
+        { "../gguf_models/gemma2.gguf", false },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[512];
+        snprintf(source, sizeof source, "%s/%s", GOLDEN, cases[i].source);
+        struct pm_model *whole = open_as(source, false), *vocab = open_as(source, true);
+        pm_model_info a, b;
+        pm_model_get_info(whole, &a);
+        pm_model_get_info(vocab, &b);
+        if ((a.chat_template != NULL) != cases[i].has_template || (b.chat_template != NULL) != cases[i].has_template) fail_msg("%s: has %s template", source, b.chat_template ? "a" : "no");
+        if (a.chat_template) assert_string_equal(a.chat_template, b.chat_template);
+        assert_int_equal(a.bos_id, b.bos_id);
+        assert_int_equal(a.n_eos, b.n_eos);
+        assert_memory_equal(a.eos_ids, b.eos_ids, a.n_eos * sizeof *a.eos_ids);
+        pm_model_close(whole);
+        pm_model_close(vocab);
+    }
+}
+
 /* Puts into scratch a golden GGUF file with `len` bytes in place of others; its path is written to source. */
 static void change_gguf(const char *golden, const char *from, const char *to, size_t len, char source[512])
 {
@@ -419,6 +455,6 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_gguf_refused) };
+                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_vocab_only), cmocka_unit_test(test_gguf_refused) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }
