@@ -359,6 +359,26 @@ static void test_vocab_only(void **state)
     }
 }
 
+/* Families whose layers calibration does not know yet say so, and only where weights would be quantized. A family leaves the list when it learns. */
+static void test_calibration_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "minicpm3", "rwkv7-fla" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char source[512], file[512];
+        pm_error err = { 0 };
+        snprintf(source, sizeof source, "%s/%s", GOLDEN, names[i]);
+        snprintf(file, sizeof file, "%s/model.pumice", scratch);
+        pm_convert_params p = { .source = source, .output = file, .quality = PM_QUALITY_BEST, .dtype = "w8a8", .n_threads = 1 };
+        assert_int_equal(pm_convert(&p, &err), PM_ERR_UNSUPPORTED);
+        if (!strstr(err.msg, "layer 0") || !strstr(err.msg, "calibration") || !strstr(err.msg, "quality \"fast\"")) fail_msg("%s: %s", names[i], err.msg);
+        assert_int_equal(access(file, F_OK), -1);
+        p.dtype = "f16";
+        assert_int_equal(pm_convert(&p, NULL), PM_OK);
+        assert_int_equal(unlink(file), 0);
+    }
+}
+
 /* Puts into scratch a golden GGUF file with `len` bytes in place of others; its path is written to source. */
 static void change_gguf(const char *golden, const char *from, const char *to, size_t len, char source[512])
 {
@@ -455,6 +475,6 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_vocab_only), cmocka_unit_test(test_gguf_refused) };
+                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_vocab_only), cmocka_unit_test(test_calibration_refused), cmocka_unit_test(test_gguf_refused) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }
