@@ -99,6 +99,12 @@ static pm_status minicpm3(const struct pm_gguf_meta *m, json_t *config, pm_error
     return st ? st : put(config, "dim_model_base", json_real(256), err);
 }
 
+static pm_status smollm3(const struct pm_gguf_meta *m, json_t *config, pm_error *err)
+{
+    (void)m;
+    return put(config, "no_rope_layer_interval", json_integer(4), err);
+}
+
 static pm_status alias(json_t *config, const char *from, const char *to, pm_error *err)
 {
     json_t *v = json_object_get(config, from);
@@ -170,7 +176,7 @@ static const struct pm_gguf_arch archs[] = {
     { "internlm2", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
     { "minicpm", "MiniCPMForCausalLM", true, false, NULL, none, none, longrope_fields, minicpm, NULL },
     { "minicpm3", "MiniCPM3ForCausalLM", false, false, NULL, none, latent_parts, latent_fields, minicpm3, NULL },
-    { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
+    { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, smollm3, NULL },
     { "chatglm", "ChatGLMModel", false, false, "transformer.encoder.layers", chatglm_top, chatglm_parts, no_fields, chatglm, NULL },
     { "rwkv7", "RWKV7ForCausalLM", false, false, NULL, none, none, rwkv7_fields, NULL, pm_gguf_rwkv7_name },
 };

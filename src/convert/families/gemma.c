@@ -15,8 +15,11 @@ static pm_status read_common(struct pm_source *s, struct pm_dense *m, pm_error *
 {
     bool bias = false, both_ways = false;
     pm_status st;
+    const char *act = NULL;
     m->layer.act = PM_ACT_GELU;
     m->norm_plus = s->text.gguf ? 0 : 1;    /* GGUF's writers have added it already */
+    if ((st = pm_json_opt_str(s->config, pm_config_name(s->config), "hidden_act", &act, err))) return st;
+    if (act && strncmp(act, "gelu", 4) != 0) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"hidden_act\" is \"%.40s\"; this family has gelu_pytorch_tanh", pm_config_name(s->config), act);
     if ((st = pm_dense_read(s, m, err)) || (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &bias, err)) ||
         (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "use_bidirectional_attention", &both_ways, err)))
         return st;
@@ -94,7 +97,7 @@ static pm_status describe1(struct pm_source *s, struct pm_plan *plan, pm_error *
 {
     struct pm_dense m;
     pm_dense_defaults(&m, "gemma");
-    m.keys.act = "hidden_activation";       /* hidden_act says "gelu" in the first release, and was never obeyed */
+    m.keys.act = "hidden_activation";       /* hidden_act says "gelu" in the first release, which meant the same */
     pm_status st = read_common(s, &m, err);
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }
@@ -152,6 +155,7 @@ static pm_status flatten_ropes(json_t *c, pm_error *err)
         if (st) return st;
         if (type && strcmp(type, "default") != 0)
             return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: rope_parameters.sliding_attention: field \"rope_type\" is \"%.40s\"; this family has \"default\"", pm_config_name(c), type);
+        if ((st = pm_rope_agree(c, full, err))) return st;
         json_t *theta = json_object_get(full, "rope_theta"), *theta2 = json_object_get(local, "rope_theta");
         if ((theta && json_object_set(c, "rope_theta", theta)) || (theta2 && json_object_set(c, LOCAL_THETA, theta2)) || (full && json_object_set(c, "rope_scaling", full)))
             return pm_fail(err, PM_ERR_MEMORY, "out of memory");
