@@ -80,12 +80,15 @@ static pm_status read_type(const json_t *r, const char *what, const char **type,
 pm_status pm_rope_agree(const json_t *config, const json_t *params, pm_error *err)
 {
     const char *name = pm_config_name(config), *type[2] = { "default", "default" };
+    char what[2][64];
     const json_t *scaling = NULL;
     double factor[2] = { 0, 0 };
     pm_status st = pm_json_opt_obj(config, name, "rope_scaling", &scaling, err);
     if (st || !params || !scaling) return st;
-    if ((st = read_type(params, "rope_parameters", &type[0], err)) || (st = read_type(scaling, "rope_scaling", &type[1], err)) ||
-        (st = pm_json_opt_f64(params, "rope_parameters", "factor", &factor[0], err)) || (st = pm_json_opt_f64(scaling, "rope_scaling", "factor", &factor[1], err)))
+    snprintf(what[0], sizeof what[0], "%s: rope_parameters", name);
+    snprintf(what[1], sizeof what[1], "%s: rope_scaling", name);
+    if ((st = read_type(params, what[0], &type[0], err)) || (st = read_type(scaling, what[1], &type[1], err)) || (st = pm_json_opt_f64(params, what[0], "factor", &factor[0], err)) ||
+        (st = pm_json_opt_f64(scaling, what[1], "factor", &factor[1], err)))
         return st;
     if (strcmp(type[0], type[1]) == 0 && factor[0] == factor[1]) return PM_OK;
     return pm_fail(err, PM_ERR_FORMAT, "%s: field \"rope_scaling\" (\"%.40s\", factor %g) contradicts \"rope_parameters\" (\"%.40s\", factor %g): keep one of them", name, type[1], factor[1], type[0],

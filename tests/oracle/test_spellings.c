@@ -274,7 +274,7 @@ static void test_refused(void **state)
         /* scalings */
         { "qwen3", "{\"rope_scaling\": {\"rope_type\": \"spiral\", \"factor\": 2}, \"rope_parameters\": null}", NULL, "rope_scaling: field \"rope_type\" is \"spiral\", a scaling that is not supported" },
         { "qwen3", "{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", NULL, "field \"rope_scaling\" (\"linear\", factor 2) contradicts \"rope_parameters\" (\"default\", factor 0)" },
-        { "qwen3", "{\"rope_scaling\": {\"type\": 7}}", NULL, "rope_scaling: field \"type\"" },
+        { "qwen3", "{\"rope_scaling\": {\"type\": 7}}", NULL, "config.json: rope_scaling: field \"type\" must be a string" },
         { "llama3-scaled", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 3}}", NULL, "contradicts \"rope_parameters\"" },
         { "gemma3", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}}", NULL, "field \"rope_scaling\" (\"yarn\", factor 2) contradicts" },
         { "chatglm3", "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 2}}", NULL, "field \"rope_scaling\" asks for \"linear\"" },
