@@ -170,6 +170,8 @@ static void test_same(void **state)
         { "gemma3", "{\"rope_parameters\": null, \"rope_theta\": 100000.0, \"rope_local_base_freq\": 5000, \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4.0}, "
                     "\"layer_types\": null, \"_sliding_window_pattern\": null, \"sliding_window_pattern\": 6}" },
         { "gemma3", "{\"layer_types\": null, \"_sliding_window_pattern\": null}" },
+        { "llama-gqa", "{\"tie_word_embeddings\": \"null\"}" },       /* it has a head */
+        { "llama-gqa", "{\"tie_word_embeddings\": null}" },
         { "smollm3", "{\"no_rope_layers\": null, \"layer_types\": null}" },
         { "smollm3", "{\"no_rope_layers\": \"null\", \"rope_parameters\": null, \"rope_scaling\": \"null\"}" },
         { "smollm3", "{\"use_sliding_window\": true, \"layer_types\": null}" },
