@@ -11,7 +11,8 @@ static pm_status refuse_relatives(const json_t *c, pm_error *err)
     for (size_t i = 0; i < sizeof tells / sizeof *tells; i++) {
         const json_t *v = json_object_get(c, tells[i].field);
         if (v && !json_is_null(v))
-            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is not known to family llama: is this a checkpoint of family %s, with the wrong \"architectures\"?", pm_config_name(c), tells[i].field, tells[i].family);
+            return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is not known to family llama: is this a checkpoint of family %s, with the wrong \"architectures\"?", pm_config_name(c),
+                           tells[i].field, tells[i].family);
     }
     return PM_OK;
 }
