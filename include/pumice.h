@@ -164,8 +164,8 @@ typedef struct pm_model_info {
 
 PM_API void pm_model_get_info(const pm_model *model, pm_model_info *out);
 
-/* Memory that a session will need, in bytes, before anything is allocated. n_ctx and kv as in pm_session_params, chunks of 512 tokens. A model without
-   weights is PM_ERR_UNSUPPORTED. */
+/* Memory that a session will need, in bytes, before anything is allocated. n_ctx and kv as in pm_session_params, chunks of 512 tokens. Errors as
+   pm_session_create. */
 typedef struct pm_memory_plan {
     uint64_t weights;       /* the mapped file: shared with every process that has it open, and given back under pressure */
     uint64_t kv;            /* with the whole context in use; it grows by pages of 64 tokens */
@@ -236,7 +236,7 @@ PM_API size_t pm_session_length(const pm_session *session);
 PM_API uint32_t pm_session_context(const pm_session *session);
 /* Shortens the timeline to its first n tokens and gives back the memory behind them. n > length is PM_ERR_ARGUMENT. When something was dropped, there are no
    logits until the next feed. Where the memory of keys that an attention window had passed was given back already, and with a recurrent model, whose state has no way back,
-   the kept tokens are read again, which takes as long as feeding them, and logits are there. */
+   the kept tokens are read again, which takes as long as feeding them, can be stopped as that can, and logits are there. */
 PM_API pm_status pm_session_truncate(pm_session *session, size_t n, pm_error *err);
 
 /* Appends ids[n], n >= 1: prefill, or one decode step when n is 1. On success the logits of the last token are ready. PM_CONTEXT_FULL: does not fit,

@@ -46,7 +46,8 @@ pm_status pm_memory_plan_get(const pm_model *m, uint32_t n_ctx, pm_kv_type kv, p
     const struct pm_desc *d = &m->desc;
     *out = (pm_memory_plan){ 0 };
     if (!d->has_weights) return pm_fail(err, PM_ERR_UNSUPPORTED, "this file has no weights");
-    if (n_ctx > PM_MAX_CTX || kv > PM_KV_INT8) return pm_fail(err, PM_ERR_ARGUMENT, "a context of %u tokens is beyond the limit of %u", n_ctx, PM_MAX_CTX);
+    if (kv > PM_KV_INT8) return pm_fail(err, PM_ERR_ARGUMENT, "KV type %d is not known", (int)kv);
+    if (n_ctx > PM_MAX_CTX) return pm_fail(err, PM_ERR_LIMIT, "a context of %u tokens is beyond the limit of %u", n_ctx, PM_MAX_CTX);
     if (!n_ctx) n_ctx = (uint32_t)pm_min_size(4096, d->n_ctx_max);
     uint64_t page = pm_kv_page_bytes(d, (enum pm_kv_kind)kv);
     out->weights = m->file.map.len;

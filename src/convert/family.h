@@ -90,7 +90,11 @@ pm_status pm_family_find(const json_t *config, const struct pm_family **out, pm_
  * theta_key: the config's field for theta ("rope_theta" as a rule).
  */
 pm_status pm_plan_rope(const json_t *config, const char *theta_key, struct pm_plan *p, uint32_t r, pm_error *err);
-/* The same without any scaling. */
+/* Refuses rope_scaling beside rope_parameters (`params`, or NULL) where the two name another type or factor. */
+pm_status pm_rope_agree(const json_t *config, const json_t *params, pm_error *err);
+/* Refuses any scaling by rope_scaling or rope_parameters, for families that scale by other fields. */
+pm_status pm_rope_unscaled(const json_t *config, pm_error *err);
+/* As pm_plan_rope without any scaling. */
 pm_status pm_plan_plain_rope(const json_t *config, const char *theta_key, struct pm_plan *p, uint32_t r, pm_error *err);
 
 #endif

@@ -216,6 +216,15 @@ static bool meta_number(void *ctx, const char *suffix, double *out)
     return there && !st;
 }
 
+/* The config as far as --vocab-only wants it: the family, whose words about text count. */
+static pm_status name_family(struct pm_source *s, struct gguf *g, bool must_be_known, pm_error *err)
+{
+    pm_status st = pm_gguf_arch_find(g->arch, g->arch_len, &g->kind, must_be_known ? err : NULL);
+    if (st) return must_be_known ? st : PM_OK;
+    s->config = json_pack("{s:[s], s:s}", "architectures", pm_gguf_arch_class(g->kind), "gguf", "");
+    return s->config ? PM_OK : pm_fail(err, PM_ERR_MEMORY, "out of memory");
+}
+
 static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
 {
     static const struct { const char *gguf, *hf; uint32_t max; bool needed, attention; } fields[] = {   /* max: of a count; 0 = not a count */
@@ -230,11 +239,8 @@ static pm_status make_config(struct pm_source *s, struct gguf *g, pm_error *err)
         { "attention.layer_norm_rms_epsilon", "rms_norm_eps", 0, false, true },
     };
     char key[96];
-    pm_status st = pm_gguf_arch_find(g->arch, g->arch_len, &g->kind, err);
-    if (st) return st;
+    pm_status st = PM_OK;
     bool recurrent = pm_gguf_arch_recurrent(g->kind);
-    s->config = json_pack("{s:[s], s:s}", "architectures", pm_gguf_arch_class(g->kind), "gguf", "");
-    if (!s->config) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         if (fields[i].attention && recurrent) continue;
         uint32_t max = fields[i].max;
@@ -478,7 +484,7 @@ static pm_status read_all(struct pm_source *s, struct gguf *g, bool vocab_only, 
     g->arch_len = pm_min_size((size_t)arch->n, 60);
     bool named = name && name->type == KV_STRING && name->n;
     if ((st = pm_source_name(s, named ? (const char *)name->data : "model", named ? (size_t)name->n : 5, err)) || (st = read_vocab(s, g, err))) return st;
-    if (vocab_only) return PM_OK;
+    if ((st = name_family(s, g, !vocab_only, err)) || vocab_only) return st;
     if ((st = make_config(s, g, err))) return st;
     double rows = arch_number(g, "vocab_size", true, 0, &st, err);      /* the embedding may have more rows than there are tokens */
     if (!st) st = put(s->config, "vocab_size", json_integer(rows > (double)s->vocab.n ? (json_int_t)rows : (json_int_t)s->vocab.n), err);

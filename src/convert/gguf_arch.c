@@ -66,8 +66,7 @@ static pm_status gemma2(const struct pm_gguf_meta *m, json_t *config, pm_error *
 {
     double pattern = number_or(m, "attention.sliding_window_pattern", 2);
     if (pattern != 2) return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: \"gemma2.attention.sliding_window_pattern\" is %g; this family has 2", pattern);
-    pm_status st = json_object_get(config, "sliding_window") ? PM_OK : put(config, "sliding_window", json_integer(4096), err);
-    return st ? st : put_scalar(m, 46, config, err);
+    return put_scalar(m, 46, config, err);
 }
 
 static pm_status gemma3(const struct pm_gguf_meta *m, json_t *config, pm_error *err)
@@ -98,6 +97,12 @@ static pm_status minicpm3(const struct pm_gguf_meta *m, json_t *config, pm_error
     if (!st) st = put(config, "scale_emb", json_real(12), err);
     if (!st) st = put(config, "scale_depth", json_real(1.4), err);
     return st ? st : put(config, "dim_model_base", json_real(256), err);
+}
+
+static pm_status smollm3(const struct pm_gguf_meta *m, json_t *config, pm_error *err)
+{
+    (void)m;
+    return put(config, "no_rope_layer_interval", json_integer(4), err);
 }
 
 static pm_status alias(json_t *config, const char *from, const char *to, pm_error *err)
@@ -171,7 +176,7 @@ static const struct pm_gguf_arch archs[] = {
     { "internlm2", "LlamaForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
     { "minicpm", "MiniCPMForCausalLM", true, false, NULL, none, none, longrope_fields, minicpm, NULL },
     { "minicpm3", "MiniCPM3ForCausalLM", false, false, NULL, none, latent_parts, latent_fields, minicpm3, NULL },
-    { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, NULL, NULL },
+    { "smollm3", "SmolLM3ForCausalLM", true, false, NULL, none, none, no_fields, smollm3, NULL },
     { "chatglm", "ChatGLMModel", false, false, "transformer.encoder.layers", chatglm_top, chatglm_parts, no_fields, chatglm, NULL },
     { "rwkv7", "RWKV7ForCausalLM", false, false, NULL, none, none, rwkv7_fields, NULL, pm_gguf_rwkv7_name },
 };

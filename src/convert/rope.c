@@ -71,6 +71,43 @@ static pm_status longrope(const json_t *config, const json_t *r, const char *wha
     return PM_OK;
 }
 
+static pm_status read_type(const json_t *r, const char *what, const char **type, pm_error *err)
+{
+    pm_status st = pm_json_opt_str(r, what, "type", type, err);
+    return st ? st : pm_json_opt_str(r, what, "rope_type", type, err);
+}
+
+pm_status pm_rope_agree(const json_t *config, const json_t *params, pm_error *err)
+{
+    const char *name = pm_config_name(config), *type[2] = { "default", "default" };
+    char what[2][64];
+    const json_t *scaling = NULL;
+    double factor[2] = { 0, 0 };
+    pm_status st = pm_json_opt_obj(config, name, "rope_scaling", &scaling, err);
+    if (st || !params || !scaling) return st;
+    snprintf(what[0], sizeof what[0], "%s: rope_parameters", name);
+    snprintf(what[1], sizeof what[1], "%s: rope_scaling", name);
+    if ((st = read_type(params, what[0], &type[0], err)) || (st = read_type(scaling, what[1], &type[1], err)) || (st = pm_json_opt_f64(params, what[0], "factor", &factor[0], err)) ||
+        (st = pm_json_opt_f64(scaling, what[1], "factor", &factor[1], err)))
+        return st;
+    if (strcmp(type[0], type[1]) == 0 && factor[0] == factor[1]) return PM_OK;
+    return pm_fail(err, PM_ERR_FORMAT, "%s: field \"rope_scaling\" (\"%.40s\", factor %g) contradicts \"rope_parameters\" (\"%.40s\", factor %g): keep one of them", name, type[1], factor[1], type[0],
+                   factor[0]);
+}
+
+pm_status pm_rope_unscaled(const json_t *config, pm_error *err)
+{
+    static const char *const fields[] = { "rope_scaling", "rope_parameters" };
+    for (int i = 0; i < 2; i++) {
+        const json_t *r = NULL;
+        const char *type = "default";
+        pm_status st = pm_json_opt_obj(config, pm_config_name(config), fields[i], &r, err);
+        if (st || (st = read_type(r, fields[i], &type, err))) return st;
+        if (strcmp(type, "default") != 0) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" asks for \"%.40s\": this family scales its rope by other fields", pm_config_name(config), fields[i], type);
+    }
+    return PM_OK;
+}
+
 /* Where the rope's fields lie besides the config itself, and how messages call it. 5.x: rope_parameters {rope_type, rope_theta, ...}; 4.x: rope_theta beside rope_scaling
    {rope_type or type, ...}. NULL when there is neither. */
 static pm_status find_inner(const json_t *config, const json_t **inner, char what[64], pm_error *err)
@@ -78,7 +115,8 @@ static pm_status find_inner(const json_t *config, const json_t **inner, char wha
     const json_t *params = NULL, *scaling = NULL;
     const char *name = pm_config_name(config);
     pm_status st;
-    if ((st = pm_json_opt_obj(config, name, "rope_parameters", &params, err)) || (st = pm_json_opt_obj(config, name, "rope_scaling", &scaling, err))) return st;
+    if ((st = pm_json_opt_obj(config, name, "rope_parameters", &params, err)) || (st = pm_json_opt_obj(config, name, "rope_scaling", &scaling, err)) || (st = pm_rope_agree(config, params, err)))
+        return st;
     snprintf(what, 64, "%s: %s", name, params ? "rope_parameters" : "rope_scaling");
     *inner = params ? params : scaling;
     return PM_OK;
@@ -109,9 +147,7 @@ pm_status pm_plan_rope(const json_t *config, const char *theta_key, struct pm_pl
     const char *type = NULL;
     double factor = 1;
     pm_status st;
-    if ((st = pm_plan_plain_rope(config, theta_key, p, r, err)) || (st = find_inner(config, &scaling, what, err)) || (st = pm_json_opt_str(scaling, what, "type", &type, err)) ||
-        (st = pm_json_opt_str(scaling, what, "rope_type", &type, err)))
-        return st;
+    if ((st = pm_plan_plain_rope(config, theta_key, p, r, err)) || (st = find_inner(config, &scaling, what, err)) || (st = read_type(scaling, what, &type, err))) return st;
     if (!type || strcmp(type, "default") == 0) return PM_OK;
     if (strcmp(type, "llama3") == 0) return llama3(scaling, what, d->n_rot / 2, inv_freq, err);
     if (strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0) return longrope(config, scaling, what, p, r, err);

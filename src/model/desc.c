@@ -348,7 +348,8 @@ static pm_status read_body(const json_t *j, struct pm_desc *d, pm_error *err)
     pm_status st;
     if ((st = pm_json_u32(j, "model", "n_embd", 1, PM_MAX_EMBD, &d->n_embd, err)) || (st = pm_json_u32(j, "model", "n_ctx_max", 1, PM_MAX_CTX, &d->n_ctx_max, err)) ||
         (st = read_name(j, "model", "norm", norm_names, PM_NORM_COUNT, &norm, err)) || (st = read_float(j, "model", "norm_eps", 0, 1, &d->norm_eps, err)) ||
-        (st = pm_json_opt_bool(j, "model", "embed_norm", &d->embed_norm, err)) || (st = read_float(j, "model", "embed_scale", 1e-6, 1e6, &d->embed_scale, err)) || (st = read_float(j, "model", "logit_softcap", 0, 1e6, &d->logit_softcap, err)) ||
+        (st = pm_json_opt_bool(j, "model", "embed_norm", &d->embed_norm, err)) || (st = read_float(j, "model", "embed_scale", 1e-6, 1e6, &d->embed_scale, err)) ||
+        (st = read_float(j, "model", "logit_softcap", 0, 1e6, &d->logit_softcap, err)) ||
         (st = pm_json_opt_bool(j, "model", "tied", &d->tied, err)) || (st = read_fitting(j, "model", "head", d->n_vocab, d->n_embd, &d->head, err)) ||
         (!d->tied && (st = read_fitting(j, "model", "embed", d->n_vocab, d->n_embd, &d->embed, err))) || (st = read_ropes(j, d, err)))
         return st;

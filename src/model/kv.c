@@ -137,7 +137,8 @@ uint64_t pm_kv_bytes(const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx
     for (uint32_t i = 0; i < d->n_layer; i++) {
         const struct pm_layer_desc *l = &d->layer[i];
         size_t pages = (n_ctx + PM_KV_PAGE - 1) / PM_KV_PAGE;
-        if (l->window) pages = pm_min_size(pages, (l->window + n_chunk) / PM_KV_PAGE + 2);
+        size_t span = (size_t)l->window + PM_KV_SLACK - 1 + n_chunk;    /* tokens from the first that is kept to the last of a chunk; they may begin at any place of a page */
+        if (l->window) pages = pm_min_size(pages, (span + PM_KV_PAGE - 2) / PM_KV_PAGE + 1);
         sum += (uint64_t)pages * l->n_kv * layout_of(l, kind).block_bytes;
     }
     return sum;

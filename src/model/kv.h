@@ -50,7 +50,8 @@ void pm_kv_release(struct pm_kv *kv, size_t n);
 bool pm_kv_can_rewind(const struct pm_kv *kv, size_t n);
 /* An empty timeline. */
 void pm_kv_clear(struct pm_kv *kv);
-/* Bytes that n_ctx tokens take at most when they are fed in chunks of n_chunk, the state included. */
+/* Bytes that n_ctx tokens take at most when they are fed in chunks of n_chunk, the state included. Not counted: the ends of int8 blocks that a window passed, which are no
+   multiple of the system's pages; up to 8 KiB of each stay. */
 uint64_t pm_kv_bytes(const struct pm_desc *d, enum pm_kv_kind kind, size_t n_ctx, size_t n_chunk);
 /* The block of one layer and KV head that holds position pos; a mla layer has one head, and its block is one for latent_put. */
 struct pm_kv_block pm_kv_block_at(const struct pm_kv *kv, size_t layer, size_t head, size_t pos);

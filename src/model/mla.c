@@ -189,6 +189,7 @@ void pm_mla_forward(struct pm_exec *e, const struct pm_layer *l, uint32_t layer_
     pm_linear_forward(e, &l->qkv_a, in, m_tok, e->att, e->ld_att, layer_index, PM_SLOT_qkv_a);
     struct pm_input q = { .prep = PM_PREP_RMS, .x = e->att, .out = e->att, .ldx = e->ld_att, .norm = l->q_a_norm, .eps = d->mla.latent_eps };
     pm_linear_forward(e, &l->q_b, &q, m_tok, e->qkv, e->ld_qkv, layer_index, PM_SLOT_q_b);
+    pm_pool_name(e->pool, "rope, cache");
     pm_pool_run(e->pool, place_token, &j, m_tok);
     size_t longest = 1, tiles = 0, threads = (size_t)pm_pool_threads(e->pool);
     for (size_t i = 0; i < n_runs; i++) longest = pm_max_size(longest, runs[i].n);
@@ -198,6 +199,7 @@ void pm_mla_forward(struct pm_exec *e, const struct pm_layer *l, uint32_t layer_
     size_t most = pm_min_size(ROWS / j.tile, d->n_head), groups = pm_max_size((d->n_head + most - 1) / most, (threads + tiles - 1) / tiles);
     j.group = (d->n_head + pm_min_size(groups, d->n_head) - 1) / pm_min_size(groups, d->n_head);
     j.n_group = (d->n_head + j.group - 1) / j.group;
+    pm_pool_name(e->pool, "attention");
     if (!e->observe) {
         pm_pool_run(e->pool, attend_task, &j, tiles * j.n_group);
         return;

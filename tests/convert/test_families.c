@@ -4,6 +4,8 @@
  */
 #include <pumice.h>
 
+#include "place.h"
+
 #include <dirent.h>
 #include <jansson.h>
 #include <setjmp.h>
@@ -20,9 +22,9 @@
 #error "GOLDEN: the folder tests/golden/models"
 #endif
 
-static char dir[] = "/dev/shm/pumice-families-XXXXXX", slow_dir[] = "/tmp/pumice-families-XXXXXX";
+static char fast_dir[] = "/dev/shm/pumice-families-XXXXXX", slow_dir[] = "/tmp/pumice-families-XXXXXX";
 static const char *root;
-static char config[96], out[96];
+static char config[96];
 static const char *const beside[] = { "model.safetensors", "tokenizer.json", "rwkv_vocab_v20230424.txt" };
 enum { N_BESIDE = sizeof beside / sizeof *beside };
 
@@ -43,15 +45,6 @@ static void link_to(const char *name)
         unlink(to);
         if (access(from, R_OK) == 0) assert_int_equal(symlink(from, to), 0);
     }
-}
-
-static size_t files_in(const char *path)
-{
-    size_t n = 0;
-    DIR *d = opendir(path);
-    for (; d && readdir(d); n++) {}
-    if (d) closedir(d);
-    return n;
 }
 
 /* Returns whether it was refused. */
@@ -110,7 +103,7 @@ static void test_every_field(void **state)
 static int begin(void **state)
 {
     (void)state;
-    root = mkdtemp(dir) ? dir : mkdtemp(slow_dir);
+    root = mkdtemp(fast_dir) ? fast_dir : mkdtemp(slow_dir);
     if (!root) return -1;
     snprintf(config, sizeof config, "%s/config.json", root);
     snprintf(out, sizeof out, "%s/m.pumice", root);

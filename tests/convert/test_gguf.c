@@ -6,15 +6,14 @@
 
 #include "base/half.h"
 #include "model/exec.h"
+#include "place.h"
 #include "tiny_checkpoint.h"
 
-#include <dirent.h>
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -22,9 +21,6 @@
 #ifndef GOLDEN
 #error "GOLDEN: the folder tests/golden/gguf"
 #endif
-
-static char dir[] = "/tmp/pumice-gguf-XXXXXX";
-static char gguf[64], folder[64], out[64], out2[64];
 
 /* ---- blocks ---- */
 
@@ -399,15 +395,6 @@ static void test_vocab_and_alignment(void **state)
 
 /* ---- lies ---- */
 
-static size_t files_in(const char *path)
-{
-    size_t n = 0;
-    DIR *d = opendir(path);
-    for (; d && readdir(d); n++) {}
-    if (d) closedir(d);
-    return n;
-}
-
 /* The file must be refused with this status and words, and nothing may appear. */
 static void refused(const char *what, const char *dtype, pm_status want, const char *says)
 {
@@ -658,25 +645,6 @@ static void test_truncated(void **state)
     tiny_free(&t);
 }
 
-static int begin(void **state)
-{
-    (void)state;
-    if (!mkdtemp(dir)) return -1;
-    snprintf(gguf, sizeof gguf, "%s/m.gguf", dir);
-    snprintf(folder, sizeof folder, "%s/ck", dir);
-    snprintf(out, sizeof out, "%s/a.pumice", dir);
-    snprintf(out2, sizeof out2, "%s/b.pumice", dir);
-    return mkdir(folder, 0755);
-}
-
-static int end(void **state)
-{
-    (void)state;
-    tiny_remove_folder(folder);
-    tiny_remove_folder(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -685,5 +653,5 @@ int main(void)
         cmocka_unit_test(test_metadata_lies), cmocka_unit_test(test_other_lies),     cmocka_unit_test(test_tensor_lies),         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_truncated),     cmocka_unit_test(test_mad_factors),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, place_begin, place_end);
 }

@@ -5,6 +5,7 @@
  */
 #include <pumice.h>
 
+#include "place.h"
 #include "tiny_checkpoint.h"
 
 #include <setjmp.h>
@@ -33,9 +34,6 @@ enum { EMBD = 1024, LAYERS = 44, FEW_LAYERS = 10 };
 #define MIB (1024.0 * 1024.0)
 #define LARGEST ((double)EMBD * EMBD * 4)
 #define BOUND (2 * LARGEST + 100 * MIB)
-
-static char dir[] = "/tmp/pumice-memory-XXXXXX";
-static char folder[64], out[64];
 
 static void shape(struct tiny *t, int layers)
 {
@@ -169,25 +167,8 @@ static void test_q4_0(void **state)
     gguf_free(&w);
 }
 
-static int begin(void **state)
-{
-    (void)state;
-    if (!mkdtemp(dir)) return -1;
-    snprintf(folder, sizeof folder, "%s/ck", dir);
-    snprintf(out, sizeof out, "%s/a.pumice", dir);
-    return mkdir(folder, 0755);
-}
-
-static int end(void **state)
-{
-    (void)state;
-    tiny_remove_folder(folder);
-    tiny_remove_folder(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_folder), cmocka_unit_test(test_q4_0) };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, place_begin, place_end);
 }

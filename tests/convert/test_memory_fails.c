@@ -8,16 +8,13 @@
 #include <stdarg.h>
 #include <stdint.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "../unit/fail_alloc.h"
+#include "place.h"
 #include "tiny_checkpoint.h"
-
-static char dir[] = "/tmp/pumice-memfail-XXXXXX";
-static char folder[64], gguf[64], out[64], whole[64];
 
 struct way { const char *what, *source, *dtype; bool vocab_only; };
 
@@ -30,7 +27,7 @@ static pm_status convert(const struct way *w, pm_error *err)
 /* Whether the file is what it is when nothing fails. */
 static bool same_as_whole(void)
 {
-    FILE *a = fopen(out, "rb"), *b = fopen(whole, "rb");
+    FILE *a = fopen(out, "rb"), *b = fopen(out2, "rb");
     int x, y;
     assert_non_null(a);
     assert_non_null(b);
@@ -50,7 +47,7 @@ static void fail_each(const struct way *w)
     n_alloc = 0;
     if (convert(w, &err)) fail_msg("%s: %s", w->what, err.msg);
     long total = n_alloc, spared = 0;
-    rename(out, whole);
+    rename(out, out2);
     for (long i = 0; i < total; i++) {
         unlink(out);
         n_alloc = 0;
@@ -144,27 +141,8 @@ static void test_tokenizers(void **state)
     fail_each(&(struct way){ "tokenizer.json", folder, NULL, true });
 }
 
-static int begin(void **state)
-{
-    (void)state;
-    if (!mkdtemp(dir)) return -1;
-    snprintf(folder, sizeof folder, "%s/ck", dir);
-    snprintf(gguf, sizeof gguf, "%s/m.gguf", dir);
-    snprintf(out, sizeof out, "%s/m.pumice", dir);
-    snprintf(whole, sizeof whole, "%s/whole.pumice", dir);
-    return mkdir(folder, 0755);
-}
-
-static int end(void **state)
-{
-    (void)state;
-    tiny_remove_folder(folder);
-    tiny_remove_folder(dir);
-    return 0;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_folder), cmocka_unit_test(test_gguf), cmocka_unit_test(test_tokenizers) };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, place_begin, place_end);
 }

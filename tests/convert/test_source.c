@@ -4,9 +4,9 @@
  */
 #include <pumice.h>
 
+#include "place.h"
 #include "tiny_checkpoint.h"
 
-#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -15,18 +15,6 @@
 #include <unistd.h>
 
 #include <cmocka.h>
-
-static char dir[] = "/tmp/pumice-source-XXXXXX";
-static char folder[64], out[64];
-
-static size_t files_in(const char *path)
-{
-    size_t n = 0;
-    DIR *d = opendir(path);
-    for (; d && readdir(d); n++) {}
-    if (d) closedir(d);
-    return n;
-}
 
 static pm_status convert(const char *dtype, pm_error *err)
 {
@@ -539,22 +527,10 @@ static void test_names(void **state)
     assert_int_equal(rename(odd, folder), 0);
 }
 
-static int begin(void **state)
-{
-    (void)state;
-    if (!mkdtemp(dir)) return -1;
-    snprintf(folder, sizeof folder, "%s/ck", dir);
-    snprintf(out, sizeof out, "%s/a.pumice", dir);
-    return mkdir(folder, 0755);
-}
-
 static int end(void **state)
 {
-    (void)state;
     tiny_free(&tiny);
-    tiny_remove_folder(folder);
-    tiny_remove_folder(dir);
-    return 0;
+    return place_end(state);
 }
 
 int main(void)
@@ -564,5 +540,5 @@ int main(void)
         cmocka_unit_test(test_config_nonsense), cmocka_unit_test(test_tensor_lies), cmocka_unit_test(test_not_finite),   cmocka_unit_test(test_index_lies),
         cmocka_unit_test(test_not_files),   cmocka_unit_test(test_names),
     };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, place_begin, end);
 }

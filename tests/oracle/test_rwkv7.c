@@ -224,6 +224,7 @@ static void test_refusals(void **state)
     refuse("rwkv7-fla", CONFIG, "\"head_dim\": 32", "\"head_dim\": 48", PM_ERR_FORMAT, "head_dim 48 does not divide hidden_size 64");
     refuse("rwkv7-fla", CONFIG, "\"head_dim\": 32", "\"head_dim\": 24", PM_ERR_UNSUPPORTED, "head_dim is 24");
     refuse("rwkv7-native", CONFIG, "\"num_heads\": 2", "\"num_heads\": 4", PM_ERR_FORMAT, "num_heads is 4");
+    refuse("rwkv7-fla", CONFIG, "\"head_dim\": 32", "\"head_dim\": 64", PM_ERR_MISMATCH, "attn.r_k\" has shape [2, 32]; num_heads and head_dim say [1, 64]");
     refuse("rwkv7-fla", CONFIG, "\"decay_low_rank_dim\": 20", "\"decay_low_rank_dim\": 24", PM_ERR_MISMATCH, "decay_low_rank_dim");
     refuse("rwkv7-native", CONFIG, "\"gate_low_rank_dim\": 40", "\"gate_low_rank_dim\": 41", PM_ERR_MISMATCH, "att.g1\" has shape [64, 40]; hidden_size and gate_low_rank_dim say [64, 41]");
     refuse("rwkv7-fla", CONFIG, "\"vocab_size\": 288", "\"vocab_size\": 300", PM_ERR_MISMATCH, "vocab_size");

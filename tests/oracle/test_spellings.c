@@ -6,6 +6,8 @@
  */
 #include <pumice.h>
 
+#include "model/model.h"
+
 #include <jansson.h>
 #include <math.h>
 #include <setjmp.h>
@@ -168,6 +170,8 @@ static void test_same(void **state)
         { "gemma3", "{\"rope_parameters\": null, \"rope_theta\": 100000.0, \"rope_local_base_freq\": 5000, \"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 4.0}, "
                     "\"layer_types\": null, \"_sliding_window_pattern\": null, \"sliding_window_pattern\": 6}" },
         { "gemma3", "{\"layer_types\": null, \"_sliding_window_pattern\": null}" },
+        { "llama-gqa", "{\"tie_word_embeddings\": \"null\"}" },       /* it has a head */
+        { "llama-gqa", "{\"tie_word_embeddings\": null}" },
         { "smollm3", "{\"no_rope_layers\": null, \"layer_types\": null}" },
         { "smollm3", "{\"no_rope_layers\": \"null\", \"rope_parameters\": null, \"rope_scaling\": \"null\"}" },
         { "smollm3", "{\"use_sliding_window\": true, \"layer_types\": null}" },
@@ -227,6 +231,13 @@ static void test_refused(void **state)
         { "smollm3", "{\"architectures\": [\"PhiForCausalLM\"], \"tie_word_embeddings\": false, \"hidden_act\": \"gelu_new\"}", NULL, "input_layernorm.bias\" is missing" },
         { "phi2", "{\"architectures\": [\"LlamaForCausalLM\"], \"hidden_act\": \"silu\"}", NULL, "self_attn.o_proj.weight\" is missing" },
         { "phi2", "{\"architectures\": [\"GemmaForCausalLM\"]}", NULL, "is missing" },
+        { "llama-gqa", "{\"architectures\": [\"GemmaForCausalLM\"]}", NULL, "field \"hidden_act\" is \"silu\"" },
+        { "llama-gqa", "{\"architectures\": [\"MiniCPMForCausalLM\"]}", NULL, "field \"scale_emb\" is missing" },
+        { "llama-gqa", "{\"architectures\": [\"SmolLM3ForCausalLM\"]}", NULL, "fields \"no_rope_layers\" and \"no_rope_layer_interval\" are missing" },
+        { "minicpm4", "{\"architectures\": [\"LlamaForCausalLM\"]}", NULL, "field \"scale_emb\" is not known to family llama: is this a checkpoint of family minicpm" },
+        { "minicpm4", "{\"architectures\": [\"SmolLM3ForCausalLM\"]}", NULL, "\"no_rope_layer_interval\" are missing" },
+        { "smollm3", "{\"architectures\": [\"LlamaForCausalLM\"]}", NULL, "field \"no_rope_layers\" is not known to family llama: is this a checkpoint of family smollm3" },
+        { "smollm3", "{\"architectures\": [\"MiniCPMForCausalLM\"]}", NULL, "field \"scale_emb\" is missing" },
         /* missing tensors */
         { "phi2", "{}", "model.layers.1.mlp.fc1.bias", "\"model.layers.1.mlp.fc1.bias\" is missing" },
         { "phi2", "{}", "lm_head.bias", "\"lm_head.bias\" is missing" },
@@ -242,7 +253,7 @@ static void test_refused(void **state)
         { "phi2", "{\"partial_rotary_factor\": 0.32}", NULL, "5 of head_dim 16 values are rotated" },
         /* options */
         { "gemma", "{\"hidden_activation\": \"silu\"}", NULL, "field \"hidden_activation\" is \"silu\"" },
-        { "gemma2", "{\"sliding_window\": null}", NULL, "field \"sliding_window\" is missing" },
+        { "gemma2", "{\"sliding_window\": \"null\"}", NULL, "field \"sliding_window\" is null, but layer 0 has a window" },
         { "gemma2", "{\"sliding_window\": 0}", NULL, "field \"sliding_window\" is 0" },
         { "gemma2", "{\"sliding_window\": \"wide\"}", NULL, "field \"sliding_window\" must be a whole number" },
         { "gemma2", "{\"query_pre_attn_scalar\": 0}", NULL, "field \"query_pre_attn_scalar\" is 0" },
@@ -262,6 +273,15 @@ static void test_refused(void **state)
         { "phi2", "{\"qk_layernorm\": true}", NULL, "field \"qk_layernorm\" is true" },
         { "phi2", "{\"tie_word_embeddings\": true}", NULL, "field \"tie_word_embeddings\" is true" },
         { "phi2", "{\"hidden_act\": \"relu\"}", NULL, "field \"hidden_act\" is \"relu\"" },
+        /* scalings */
+        { "qwen3", "{\"rope_scaling\": {\"rope_type\": \"spiral\", \"factor\": 2}, \"rope_parameters\": null}", NULL, "rope_scaling: field \"rope_type\" is \"spiral\", a scaling that is not supported" },
+        { "qwen3", "{\"rope_scaling\": {\"type\": \"linear\", \"factor\": 2}}", NULL, "field \"rope_scaling\" (\"linear\", factor 2) contradicts \"rope_parameters\" (\"default\", factor 0)" },
+        { "qwen3", "{\"rope_scaling\": {\"type\": 7}}", NULL, "config.json: rope_scaling: field \"type\" must be a string" },
+        { "llama3-scaled", "{\"rope_scaling\": {\"rope_type\": \"llama3\", \"factor\": 3}}", NULL, "contradicts \"rope_parameters\"" },
+        { "gemma3", "{\"rope_scaling\": {\"rope_type\": \"yarn\", \"factor\": 2}}", NULL, "field \"rope_scaling\" (\"yarn\", factor 2) contradicts" },
+        { "chatglm3", "{\"rope_scaling\": {\"rope_type\": \"linear\", \"factor\": 2}}", NULL, "field \"rope_scaling\" asks for \"linear\"" },
+        { "telechat2", "{\"rope_parameters\": {\"rope_type\": \"yarn\", \"factor\": 2}}", NULL, "field \"rope_parameters\" asks for \"yarn\"" },
+        { "chatglm3", "{\"rope_scaling\": \"linear\"}", NULL, "field \"rope_scaling\"" },
         /* latent attention */
         { "minicpm3-bias", "{\"architectures\": [\"MiniCPMForCausalLM\"]}", NULL, "self_attn.q_proj.weight\" is missing" },
         { "minicpm4", "{\"architectures\": [\"MiniCPM3ForCausalLM\"]}", NULL, "field \"q_lora_rank\" is missing" },
@@ -321,6 +341,108 @@ static void test_gguf(void **state)
     }
 }
 
+static struct pm_model *open_as(const char *source, bool vocab_only)
+{
+    char file[512];
+    pm_error err = { 0 };
+    struct pm_model *m;
+    snprintf(file, sizeof file, "%s/model.pumice", scratch);
+    if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .vocab_only = vocab_only, .n_threads = 1 }, &err) || pm_model_open(file, &m, &err)) fail_msg("%s: %s", source, err.msg);
+    unlink(file);
+    return m;
+}
+
+/* A tokenizer alone speaks like the whole model: the same template, be it the family's own, and the same ends of a turn. */
+static void test_vocab_only(void **state)
+{
+    (void)state;
+    static const struct { const char *source; bool has_template; } cases[] = {
+        { "rwkv7-fla", true }, { "rwkv7-native", true }, { "rwkv7-gguf/model.gguf", true }, { "../gguf_models/chatglm3.gguf", true }, { "../gguf_models/minicpm4.gguf", true },
+        { "../gguf_models/gemma2.gguf", false },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[512];
+        snprintf(source, sizeof source, "%s/%s", GOLDEN, cases[i].source);
+        struct pm_model *whole = open_as(source, false), *vocab = open_as(source, true);
+        pm_model_info a, b;
+        pm_model_get_info(whole, &a);
+        pm_model_get_info(vocab, &b);
+        if ((a.chat_template != NULL) != cases[i].has_template || (b.chat_template != NULL) != cases[i].has_template) fail_msg("%s: has %s template", source, b.chat_template ? "a" : "no");
+        if (a.chat_template) assert_string_equal(a.chat_template, b.chat_template);
+        assert_int_equal(a.bos_id, b.bos_id);
+        assert_int_equal(a.n_eos, b.n_eos);
+        assert_memory_equal(a.eos_ids, b.eos_ids, a.n_eos * sizeof *a.eos_ids);
+        pm_model_close(whole);
+        pm_model_close(vocab);
+    }
+}
+
+/* Families whose layers calibration does not know yet say so, and only where weights would be quantized. A family leaves the list when it learns. */
+static void test_calibration_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "minicpm3", "rwkv7-fla" };
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char source[512], file[512];
+        pm_error err = { 0 };
+        snprintf(source, sizeof source, "%s/%s", GOLDEN, names[i]);
+        snprintf(file, sizeof file, "%s/model.pumice", scratch);
+        pm_convert_params p = { .source = source, .output = file, .quality = PM_QUALITY_BEST, .dtype = "w8a8", .n_threads = 1 };
+        assert_int_equal(pm_convert(&p, &err), PM_ERR_UNSUPPORTED);
+        if (!strstr(err.msg, "layer 0") || !strstr(err.msg, "calibration") || !strstr(err.msg, "quality \"fast\"")) fail_msg("%s: %s", names[i], err.msg);
+        assert_int_equal(access(file, F_OK), -1);
+        p.dtype = "f16";
+        assert_int_equal(pm_convert(&p, NULL), PM_OK);
+        assert_int_equal(unlink(file), 0);
+    }
+}
+
+/* Puts into scratch a golden GGUF file with `len` bytes in place of others; its path is written to source. */
+static void change_gguf(const char *golden, const char *from, const char *to, size_t len, char source[512])
+{
+    char name[64];
+    size_t size, at = 0;
+    snprintf(name, sizeof name, "../gguf_models/%s.gguf", golden);
+    char *data = slurp(name, "", &size);
+    while (at + len <= size && memcmp(data + at, from, len) != 0) at++;
+    if (at + len > size) fail_msg("%s has no bytes %.*s", golden, (int)len, from);
+    memcpy(data + at, to, len);
+    spill("model.gguf", data, size);
+    free(data);
+    snprintf(source, 512, "%s/model.gguf", scratch);
+}
+
+/* Where a checkpoint does not say how wide the windows are, they are 4096 tokens. */
+static void test_usual_window(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *patch, *key; uint32_t window[3]; } cases[] = {
+        { "gemma2", "{\"sliding_window\": null}", NULL, { 4096, 0, 4096 } },
+        { "gemma2", NULL, "gemma2.attention.sliding_window\004", { 4096, 0, 4096 } },
+        { "gemma3", "{\"sliding_window\": null}", NULL, { 4096, 4096, 4096 } },
+        { "gemma3", NULL, "gemma3.attention.sliding_window\004", { 0, 0, 0 } },       /* this family's files say it when they have one */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char source[512], file[512], other[64];
+        pm_error err = { 0 };
+        struct pm_model *m;
+        if (cases[i].key) {
+            snprintf(other, sizeof other, "%s", cases[i].key);
+            other[strlen(other) - 2] = '_';
+            change_gguf(cases[i].name, cases[i].key, other, strlen(other), source);
+        } else {
+            copy(cases[i].name, cases[i].patch, NULL);
+            snprintf(source, sizeof source, "%s", scratch);
+        }
+        if (convert(source, file, sizeof file, &err) || pm_model_open(file, &m, &err)) fail_msg("case %zu: %s", i, err.msg);
+        for (int l = 0; l < 3; l++)
+            if (m->desc.layer[l].window != cases[i].window[l]) fail_msg("case %zu: the window of layer %d is %u", i, l, m->desc.layer[l].window);
+        pm_model_close(m);
+        unlink(file);
+        if (cases[i].key) unlink(source);
+    }
+}
+
 /* A GGUF file with one byte string in place of another as long; without a message it must be accepted. */
 static void test_gguf_refused(void **state)
 {
@@ -341,17 +463,9 @@ static void test_gguf_refused(void **state)
     };
     static const size_t length[] = { 14, 14, 19, 17, 31, 31, 17, 13, 13, 25, 34, 36 };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char name[64], source[512], file[512];
-        size_t len, at = 0;
+        char source[512], file[512];
         pm_error err = { 0 };
-        snprintf(name, sizeof name, "../gguf_models/%s.gguf", cases[i].name);
-        char *data = slurp(name, "", &len);
-        while (at + length[i] <= len && memcmp(data + at, cases[i].from, length[i]) != 0) at++;
-        if (at + length[i] > len) fail_msg("case %zu: %s has no such bytes", i, cases[i].name);
-        memcpy(data + at, cases[i].to, length[i]);
-        spill("model.gguf", data, len);
-        free(data);
-        snprintf(source, sizeof source, "%s/model.gguf", scratch);
+        change_gguf(cases[i].name, cases[i].from, cases[i].to, length[i], source);
         if ((convert(source, file, sizeof file, &err) == PM_OK) != !cases[i].says) fail_msg("case %zu of %s is %s", i, cases[i].name, cases[i].says ? "accepted" : err.msg);
         unlink(file);
         if (cases[i].says && !strstr(err.msg, cases[i].says)) fail_msg("case %zu of %s: \"%s\" does not say \"%s\"", i, cases[i].name, err.msg, cases[i].says);
@@ -379,6 +493,6 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_gguf_refused) };
+                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_vocab_only), cmocka_unit_test(test_calibration_refused), cmocka_unit_test(test_gguf_refused) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

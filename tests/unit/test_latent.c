@@ -189,13 +189,39 @@ static void test_observer(void **state)
     pm_model_unload(&m);
 }
 
+/* A profile tells its jobs from those of the linear before them. */
+static void test_profile(void **state)
+{
+    (void)state;
+    static const char *const names[] = { "rope, cache", "attention" };
+    struct pm_model m;
+    pm_engine *engine;
+    pm_session *s;
+    pm_error err = { 0 };
+    int32_t ids[N_TOK] = { 1, 2, 3 };
+    size_t n, seen[2] = { 0 };
+    open_model(&(struct builder_options){ .dtype = "w8a8", .round = true, .mla = true, .seed = 2 }, &m);
+    assert_int_equal(pm_engine_create(&(pm_engine_params){ .n_threads = 1 }, &engine, &err), PM_OK);
+    assert_int_equal(pm_session_create(engine, &m, &(pm_session_params){ .n_ctx = 64 }, &s, &err), PM_OK);
+    assert_int_equal(pm_engine_profile(engine, 1000, &err), PM_OK);
+    assert_int_equal(pm_session_feed(s, ids, N_TOK, &err), PM_OK);
+    const pm_profile_event *e = pm_engine_profile_events(engine, 0, &n);
+    for (size_t i = 0; i < n; i++)
+        for (int k = 0; k < 2; k++) seen[k] += strcmp(e[i].name, names[k]) == 0;
+    assert_int_equal(seen[0], m.desc.n_layer);
+    assert_int_equal(seen[1], m.desc.n_layer);
+    pm_session_free(s);
+    pm_engine_free(engine);
+    pm_model_unload(&m);
+}
+
 int main(void)
 {
     strcpy(path, "/tmp/pumice-latent-XXXXXX");
     int fd = mkstemp(path);
     if (fd < 0) return 1;
     close(fd);
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_description), cmocka_unit_test(test_cache), cmocka_unit_test(test_observer) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_description), cmocka_unit_test(test_cache), cmocka_unit_test(test_observer), cmocka_unit_test(test_profile) };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);
     return failed;

@@ -353,6 +353,53 @@ static void test_speculate(void **state)
     assert_true(accepted > 100 && rejected > 20);
 }
 
+struct stopper {
+    pm_session *s;
+    int32_t id[64];
+    size_t n, at;       /* pm_session_abort is called with the at-th token */
+};
+
+static int abort_at(void *user, int32_t id, const char *piece, size_t len)
+{
+    struct stopper *t = user;
+    (void)piece, (void)len;
+    t->id[t->n++] = id;
+    if (t->n == t->at) pm_session_abort(t->s);
+    return 0;
+}
+
+/* Stopped anywhere, before a step with drafts or among tokens that were drafted, a session has the logits and the hidden state of its last token. */
+static void test_abort_speculation(void **state)
+{
+    (void)state;
+    size_t accepted = 0, late = 0;
+    for (size_t at = 1; at <= 40; at++) {
+        pm_error err = { 0 };
+        pm_generate_result r;
+        int32_t ids[100];
+        pm_session *s = open_session(260, 0), *t = open_session(260, 0);
+        struct stopper stop = { .s = s, .at = at };
+        make_ids(ids, 20, 11);
+        assert_int_equal(pm_session_feed(s, ids, 20, &err), PM_OK);
+        pm_generate_params p = { .max_tokens = 60, .ignore_eos = true, .keep_special = true, .speculate = 8, .on_token = abort_at, .user = &stop };
+        assert_int_equal(pm_session_generate(s, &p, &r, &err), PM_ABORTED);
+        assert_int_equal(r.reason, PM_STOP_ABORT);
+        size_t n = pm_session_length(s);
+        assert_true(n >= 20 + at - 1 && n < 20 + stop.n);
+        memcpy(ids + 20, stop.id, (n - 20) * sizeof *ids);
+        err = (pm_error){ 0 };
+        assert_int_equal(pm_session_feed(t, ids, n, &err), PM_OK);
+        assert_memory_equal(pm_session_logits(s), pm_session_logits(t), V * sizeof(float));
+        assert_memory_equal(pm_session_hidden(s), pm_session_hidden(t), 96 * sizeof(float));
+        accepted += r.n_accepted;
+        late += stop.n > at;    /* the drafted tokens behind it needed no feed that could stop */
+        pm_session_free(s);
+        pm_session_free(t);
+    }
+    print_message("%zu guesses right, %zu times went on for some drafted tokens\n", accepted, late);
+    assert_true(accepted > 100 && late > 5 && late < 40);
+}
+
 static void test_eos(void **state)
 {
     (void)state;
@@ -540,7 +587,7 @@ int main(void)
     if (builder_write(path, &o, &err) || pm_engine_create(&ep, &engine, &err) || pm_model_open(path, &model, &err)) return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_prefix_and_truncate), cmocka_unit_test(test_windows), cmocka_unit_test(test_limits), cmocka_unit_test(test_batch_is_all_or_nothing), cmocka_unit_test(test_abort),
-        cmocka_unit_test(test_generate), cmocka_unit_test(test_speculate), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_profile), cmocka_unit_test(test_inspect),
+        cmocka_unit_test(test_generate), cmocka_unit_test(test_speculate), cmocka_unit_test(test_abort_speculation), cmocka_unit_test(test_eos), cmocka_unit_test(test_lies), cmocka_unit_test(test_damage), cmocka_unit_test(test_profile), cmocka_unit_test(test_inspect),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     pm_model_close(model);

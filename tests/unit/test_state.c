@@ -17,6 +17,8 @@
 #include "../model_builder.h"
 #include "base/mem.h"
 #include "base/rng.h"
+#include "model/kv.h"
+#include "model/model.h"
 
 #define V BUILDER_VOCAB
 
@@ -175,7 +177,41 @@ static void test_memory_plan(void **state)
     assert_int_equal(pm_memory_plan_get(m, 4096, PM_KV_F16, &large, NULL), PM_OK);
     assert_int_equal(small.kv, large.kv);
     assert_int_equal(small.kv_per_token, 0);
-    assert_int_equal(small.kv, sizeof(float) * (5 * 16 * 16 + 80 * 80 + 4 * 96));   /* heads of both layers, and two rows each */
+    pm_error err = { 0 };
+    assert_int_equal(pm_memory_plan_get(m, (1u << 24) + 1, PM_KV_F16, &small, &err), PM_ERR_LIMIT);
+    assert_non_null(strstr(err.msg, "a context of 16777217 tokens"));
+    assert_int_equal(pm_memory_plan_get(m, 64, (pm_kv_type)3, &small, &err), PM_ERR_ARGUMENT);
+    assert_int_equal(large.kv, sizeof(float) * (5 * 16 * 16 + 80 * 80 + 4 * 96));   /* heads of both layers, and two rows each */
+    pm_model_close(m);
+}
+
+/* What is promised for a window is what a timeline takes at its worst, wherever chunks begin. */
+static void test_window_plan(void **state)
+{
+    (void)state;
+    static const uint32_t windows[] = { 1, 16, 20, 48, 49, 50, 63, 64, 65, 100 };
+    static const size_t chunks[] = { 1, 2, 15, 16, 17, 63, 64, 65, 100, 128 };
+    enum { CTX = 1024 };
+    pm_model *m = open_kind(3);
+    uint32_t before = m->desc.layer[0].window;
+    for (size_t w = 0; w < sizeof windows / sizeof *windows; w++)
+        for (size_t c = 0; c < sizeof chunks / sizeof *chunks; c++) {
+            struct pm_kv kv;
+            pm_error err = { 0 };
+            size_t pages = 0, worst = 0, all = CTX / PM_KV_PAGE;
+            m->desc.layer[0].window = windows[w];
+            for (size_t first = 1; first <= PM_KV_PAGE; first++) {
+                assert_int_equal(pm_kv_create(&kv, &m->desc, PM_KV_KIND_F16, CTX, &err), PM_OK);
+                for (size_t n = 0, step = pm_min_size(first, chunks[c]); n + step <= CTX; n += step, step = chunks[c], pm_kv_release(&kv, n)) {
+                    pages = (n + step + PM_KV_PAGE - 1) / PM_KV_PAGE - kv.layer[0].released / PM_KV_PAGE;
+                    worst = pm_max_size(worst, pages);
+                }
+                pm_kv_free(&kv);
+            }
+            uint64_t page0 = m->desc.layer[0].n_kv * pm_kv_layout_of(PM_KV_KIND_F16, m->desc.layer[0].d_head, m->desc.layer[0].d_head).block_bytes, rest = all * (pm_kv_page_bytes(&m->desc, PM_KV_KIND_F16) - page0);
+            assert_int_equal(pm_kv_bytes(&m->desc, PM_KV_KIND_F16, CTX, chunks[c]), rest + worst * page0);
+        }
+    m->desc.layer[0].window = before;
     pm_model_close(m);
 }
 
@@ -220,6 +256,43 @@ static void test_save_and_load(void **state)
         }
         pm_model_close(m);
     }
+}
+
+/* A timeline put back has of a layer with a window only what the next token sees; cut further back, it reads the kept tokens again. */
+static void test_cut_after_load(void **state)
+{
+    (void)state;
+    static const size_t cuts[] = { 150, 149, 147, 146, 134, 130, 128, 100, 64, 20, 1, 0 };     /* of 150 tokens, 128 left the window of 20 and were given back */
+    pm_error err = { 0 };
+    int32_t ids[200];
+    float want[V];
+    size_t len;
+    void *data;
+    pm_model *m = open_kind(3);
+    make_ids(ids, 200, 8);
+    fresh(m, ids, 200, want);
+    pm_session *a = open_session(engine, m, 256, 16, PM_KV_F16), *b = open_session(engine, m, 256, 16, PM_KV_F16);
+    assert_int_equal(pm_session_feed(a, ids, 150, &err), PM_OK);
+    assert_int_equal(pm_session_state_save(a, &data, &len, &err), PM_OK);
+    for (size_t i = 0; i < sizeof cuts / sizeof *cuts; i++) {
+        size_t cut = cuts[i], reused = 99;
+        assert_int_equal(pm_session_state_load(b, data, len, &err), PM_OK);
+        assert_int_equal(pm_session_truncate(b, cut, &err), PM_OK);
+        assert_int_equal(pm_session_length(b), cut);
+        assert_int_equal(pm_session_logits(b) != NULL, cut == 150 || (cut < 147 && cut > 0));
+        assert_int_equal(pm_session_feed(b, ids + cut, 200 - cut, &err), PM_OK);
+        assert_memory_equal(pm_session_logits(b), want, sizeof want);
+        assert_int_equal(pm_session_state_load(b, data, len, &err), PM_OK);
+        int32_t other[200];
+        memcpy(other, ids, sizeof ids);
+        if (cut < 150) other[cut] = (other[cut] + 1) % V;
+        assert_int_equal(pm_session_prompt(b, other, 200, &reused, &err), PM_OK);
+        assert_int_equal(reused, cut >= 147 ? cut : 0);
+    }
+    pm_free(data);
+    pm_session_free(a);
+    pm_session_free(b);
+    pm_model_close(m);
 }
 
 static void test_empty_and_not_ready(void **state)
@@ -395,7 +468,7 @@ int main(void)
     close(fd);
     if (pm_engine_create(&(pm_engine_params){ .n_threads = 2 }, &engine, &err) || pm_engine_create(&(pm_engine_params){ .n_threads = 1, .isa = "scalar" }, &scalar, &err)) return 1;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_cut), cmocka_unit_test(test_no_speculation), cmocka_unit_test(test_abort), cmocka_unit_test(test_memory_plan), cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_empty_and_not_ready),
+        cmocka_unit_test(test_cut), cmocka_unit_test(test_no_speculation), cmocka_unit_test(test_abort), cmocka_unit_test(test_memory_plan), cmocka_unit_test(test_window_plan), cmocka_unit_test(test_save_and_load), cmocka_unit_test(test_cut_after_load), cmocka_unit_test(test_empty_and_not_ready),
         cmocka_unit_test(test_wrong_place), cmocka_unit_test(test_hostile),
     };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);

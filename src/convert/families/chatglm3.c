@@ -6,8 +6,8 @@
 static pm_status rope(const json_t *config, struct pm_plan *p, uint32_t r, pm_error *err)
 {
     double ratio = 1;
-    pm_status st = pm_json_opt_f64(config, pm_config_name(config), "rope_ratio", &ratio, err);
-    if (st) return st;
+    pm_status st = pm_rope_unscaled(config, err);
+    if (st || (st = pm_json_opt_f64(config, pm_config_name(config), "rope_ratio", &ratio, err))) return st;
     if (!(ratio > 0 && ratio < 1e6)) return pm_fail(err, PM_ERR_FORMAT, "%s: field \"rope_ratio\" is %g; it must be positive", pm_config_name(config), ratio);
     json_t *scaled = json_pack("{s:f}", "theta", 10000 * ratio);
     if (!scaled) return pm_fail(err, PM_ERR_MEMORY, "out of memory");

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 void pm_dense_defaults(struct pm_dense *m, const char *family)
 {
     *m = (struct pm_dense){ .family = family, .eps = 1e-6f };
@@ -65,14 +64,14 @@ static pm_status only_full_attention(const json_t *c, pm_error *err)
 static pm_status read_window(const json_t *c, struct pm_dense *m, pm_error *err)
 {
     bool on = true;     /* where a config has no such switch */
-    uint32_t window = 0;
+    uint32_t window = 0, least = m->each || m->windows ? 1 : 0;
+    const char *what = pm_config_name(c);
     pm_status st;
-    if ((st = pm_json_opt_bool(c, pm_config_name(c), "use_sliding_window", &on, err)) || (st = pm_json_opt_u32(c, pm_config_name(c), "sliding_window", m->each || m->windows ? 1 : 0, PM_MAX_CTX, &window, err)) || m->each)
-        return st;
+    if ((st = pm_json_opt_bool(c, what, "use_sliding_window", &on, err)) || (st = pm_json_opt_u32(c, what, "sliding_window", least, PM_MAX_CTX, &window, err)) || m->each) return st;
     if (!m->windows && (st = only_full_attention(c, err))) return st;
     if (!on || !window || window >= m->n_ctx) return PM_OK;
     if (!m->windows)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"sliding_window\" is %u: attention windows are not supported by this family", pm_config_name(c), window);
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"sliding_window\" is %u: attention windows are not supported by this family", what, window);
     m->layer.window = window;
     return PM_OK;
 }
@@ -80,34 +79,36 @@ static pm_status read_window(const json_t *c, struct pm_dense *m, pm_error *err)
 pm_status pm_dense_read(struct pm_source *s, struct pm_dense *m, pm_error *err)
 {
     const json_t *c = s->config;
+    const char *what = pm_config_name(c);
     const struct pm_dense_keys *k = &m->keys;
     struct pm_layer_desc *l = &m->layer;
     double eps = (double)m->eps, partial = 1;
     pm_status st;
-    if ((st = pm_json_u32(c, pm_config_name(s->config), k->n_embd, 1, PM_MAX_EMBD, &m->n_embd, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_layer, 1, PM_MAX_LAYERS, &m->n_layer, err)) ||
-        (st = pm_json_u32(c, pm_config_name(s->config), k->n_head, 1, PM_MAX_HEADS, &l->n_head, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_ff, 1, PM_MAX_K / 2, &l->n_ff, err)) ||
-        (st = pm_json_u32(c, pm_config_name(s->config), k->n_vocab, 1, PM_MAX_VOCAB, &m->n_vocab, err)) || (st = pm_json_u32(c, pm_config_name(s->config), k->n_ctx, 1, PM_MAX_CTX, &m->n_ctx, err)) ||
-        (st = pm_json_opt_f64(c, pm_config_name(s->config), k->eps, &eps, err)))
+    if ((st = pm_json_u32(c, what, k->n_embd, 1, PM_MAX_EMBD, &m->n_embd, err)) || (st = pm_json_u32(c, what, k->n_layer, 1, PM_MAX_LAYERS, &m->n_layer, err)) ||
+        (st = pm_json_u32(c, what, k->n_head, 1, PM_MAX_HEADS, &l->n_head, err)) || (st = pm_json_u32(c, what, k->n_ff, 1, PM_MAX_K / 2, &l->n_ff, err)) ||
+        (st = pm_json_u32(c, what, k->n_vocab, 1, PM_MAX_VOCAB, &m->n_vocab, err)) || (st = pm_json_u32(c, what, k->n_ctx, 1, PM_MAX_CTX, &m->n_ctx, err)) ||
+        (st = pm_json_opt_f64(c, what, k->eps, &eps, err)))
         return st;
-    if (!(eps >= 0 && eps <= 0.1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %g; it must be from 0 to 0.1", pm_config_name(s->config), k->eps, eps);
+    if (!(eps >= 0 && eps <= 0.1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"%s\" is %g; it must be from 0 to 0.1", what, k->eps, eps);
     m->eps = (float)eps;
     if (!l->n_kv) l->n_kv = l->n_head;
     if (!l->d_head) l->d_head = m->n_embd / l->n_head;
-    if ((k->n_kv && (st = pm_json_opt_u32(c, pm_config_name(s->config), k->n_kv, 1, PM_MAX_HEADS, &l->n_kv, err))) || (k->d_head && (st = pm_json_opt_u32(c, pm_config_name(s->config), k->d_head, 1, PM_MAX_HEAD_DIM, &l->d_head, err))) ||
+    if ((k->n_kv && (st = pm_json_opt_u32(c, what, k->n_kv, 1, PM_MAX_HEADS, &l->n_kv, err))) ||
+        (k->d_head && (st = pm_json_opt_u32(c, what, k->d_head, 1, PM_MAX_HEAD_DIM, &l->d_head, err))) ||
         (st = read_window(c, m, err)) || (st = refuse_extras(c, m, err)))
         return st;
-    if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s: %s %u does not divide %s %u", pm_config_name(s->config), k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
+    if (l->n_head % l->n_kv) return pm_fail(err, PM_ERR_FORMAT, "%s: %s %u does not divide %s %u", what, k->n_kv ? k->n_kv : "n_kv", l->n_kv, k->n_head, l->n_head);
     if (l->d_head == 0 || (l->d_head % 2 && l->mixer != PM_MIX_MLA) || l->d_head > PM_MAX_HEAD_DIM)
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: head_dim is %u; it must be even and at most %d", pm_config_name(s->config), l->d_head, PM_MAX_HEAD_DIM);
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: head_dim is %u; it must be even and at most %d", what, l->d_head, PM_MAX_HEAD_DIM);
     const json_t *params = json_object_get(c, "rope_parameters");
-    if ((st = pm_json_opt_f64(c, pm_config_name(s->config), "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, "rope_parameters", "partial_rotary_factor", &partial, err))) return st;
-    if (!(partial > 0 && partial <= 1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"partial_rotary_factor\" is %g; it must be above 0 and at most 1", pm_config_name(s->config), partial);
+    if ((st = pm_json_opt_f64(c, what, "partial_rotary_factor", &partial, err)) || (st = pm_json_opt_f64(params, "rope_parameters", "partial_rotary_factor", &partial, err))) return st;
+    if (!(partial > 0 && partial <= 1)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"partial_rotary_factor\" is %g; it must be above 0 and at most 1", what, partial);
     if (!m->n_rot) m->n_rot = (uint32_t)((double)l->d_head * partial);
-    if (m->n_rot < 2 || m->n_rot % 2 || m->n_rot > l->d_head) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: %u of head_dim %u values are rotated; it must be an even number", pm_config_name(s->config), m->n_rot, l->d_head);
+    if (m->n_rot < 2 || m->n_rot % 2 || m->n_rot > l->d_head)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: %u of head_dim %u values are rotated; it must be an even number", what, m->n_rot, l->d_head);
     if (l->attn_scale == 0) l->attn_scale = (float)(1.0 / sqrt((double)l->d_head));
     m->tied = true;
-    const char *tie = json_object_get(c, "tie_word_embeddings") ? "tie_word_embeddings" : NULL;
-    return tie ? pm_json_opt_bool(c, pm_config_name(s->config), tie, &m->tied, err) : PM_OK;
+    return pm_json_opt_bool(c, what, "tie_word_embeddings", &m->tied, err);
 }
 
 pm_status pm_dense_layer_types(const json_t *config, uint32_t n_layer, pm_error *err)
@@ -177,7 +178,7 @@ static void interleave(const struct pm_dense *m, struct pm_part *p)
 }
 
 /* q, k and v as parts of w, with the whole tensors' rows in total. `kind`: weight or bias. */
-static size_t qkv_parts(const struct pm_dense *m, uint32_t i, const char *kind, struct pm_part w[3], size_t total[3])
+static void qkv_parts(const struct pm_dense *m, uint32_t i, const char *kind, struct pm_part w[3], size_t total[3])
 {
     const struct pm_layer_desc *l = &m->layer;
     size_t d = l->d_head, q = l->n_head * d, kv = l->n_kv * d, group = l->n_head / l->n_kv * d;
@@ -211,16 +212,16 @@ static size_t qkv_parts(const struct pm_dense *m, uint32_t i, const char *kind, 
     }
     interleave(m, &w[0]);
     interleave(m, &w[1]);
-    return 3;
 }
 
 static pm_status qkv(const struct planner *b, uint32_t i, pm_error *err)
 {
     struct pm_part w[3], bias[3];
-    size_t total[3], n = qkv_parts(b->m, i, "weight", w, total);
+    size_t total[3];
+    qkv_parts(b->m, i, "weight", w, total);
     qkv_parts(b->m, i, "bias", bias, total);
     bool has_bias = b->m->q_bias && b->m->kv_bias;
-    struct pm_slot_spec spec = { .id = PM_SLOT_qkv, .index = i, .weight = w, .bias = bias, .weight_total = total, .n_weight = n, .n_bias = has_bias ? n : 0, .k = b->m->n_embd,
+    struct pm_slot_spec spec = { .id = PM_SLOT_qkv, .index = i, .weight = w, .bias = bias, .weight_total = total, .n_weight = 3, .n_bias = has_bias ? 3 : 0, .k = b->m->n_embd,
                                  .because = b->attn_fields };
     return pm_plan_slot(b->s, b->plan, &spec, err);
 }
@@ -331,10 +332,11 @@ static pm_status top(const struct planner *b, pm_error *err)
     const struct pm_dense *m = b->m;
     struct pm_desc *d = &b->plan->desc;
     struct pm_part head = part(m->names.head, 0, "weight", m->n_vocab);
+    const json_t *tie = json_object_get(b->s->config, "tie_word_embeddings");
     bool has_head = pm_source_find(b->s, head.name) != NULL;
     if (!has_head && !m->tied) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing, and %s says that tie_word_embeddings is false", head.name, pm_config_name(b->s->config));
     /* a checkpoint that ties may still carry a copy of the table as its head */
-    d->tied = json_object_get(b->s->config, "tie_word_embeddings") ? m->tied : !has_head;
+    d->tied = tie && !json_is_null(tie) ? m->tied : !has_head;
     pm_status st;
     if ((st = linear(b, PM_SLOT_embed, 0, m->names.embed, m->n_vocab, m->n_embd, false, 0, b->head_fields, err)) ||
         (st = norm(b, PM_SLOT_norm, PM_SLOT_norm_bias, 0, m->names.norm, m->logit_scale, err)))

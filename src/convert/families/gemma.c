@@ -15,8 +15,11 @@ static pm_status read_common(struct pm_source *s, struct pm_dense *m, pm_error *
 {
     bool bias = false, both_ways = false;
     pm_status st;
+    const char *act = NULL;
     m->layer.act = PM_ACT_GELU;
     m->norm_plus = s->text.gguf ? 0 : 1;    /* GGUF's writers have added it already */
+    if ((st = pm_json_opt_str(s->config, pm_config_name(s->config), "hidden_act", &act, err))) return st;
+    if (act && strncmp(act, "gelu", 4) != 0) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"hidden_act\" is \"%.40s\"; this family has gelu_pytorch_tanh", pm_config_name(s->config), act);
     if ((st = pm_dense_read(s, m, err)) || (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "attention_bias", &bias, err)) ||
         (st = pm_json_opt_bool(s->config, pm_config_name(s->config), "use_bidirectional_attention", &both_ways, err)))
         return st;
@@ -58,6 +61,15 @@ static pm_status read_cap(const json_t *c, const char *key, float absent, float 
 
 /* ---- layers with a window ---- */
 
+#define USUAL_WINDOW 4096
+
+/* A window that is absent is the usual one, in GGUF files too; null means that there is none. */
+static pm_status default_window(json_t *c, pm_error *err)
+{
+    if (!json_object_get(c, "sliding_window") && json_object_set_new(c, "sliding_window", json_integer(USUAL_WINDOW))) return pm_fail(err, PM_ERR_MEMORY, "out of memory");
+    return PM_OK;
+}
+
 static bool windowed(const json_t *c, uint32_t i, uint32_t pattern)
 {
     const char *type = json_string_value(json_array_get(json_object_get(c, "layer_types"), i));
@@ -70,7 +82,7 @@ static pm_status check_windows(const json_t *c, const struct pm_dense *m, uint32
     pm_status st = pm_dense_layer_types(c, m->n_layer, err);
     for (uint32_t i = 0; i < m->n_layer && !st; i++)
         if (windowed(c, i, pattern) && !json_is_integer(json_object_get(c, "sliding_window")))
-            st = pm_fail(err, PM_ERR_MISSING, "%s: field \"sliding_window\" is missing, but layer %u has a window", pm_config_name(c), i);
+            st = pm_fail(err, PM_ERR_MISSING, "%s: field \"sliding_window\" is null, but layer %u has a window", pm_config_name(c), i);
     return st;
 }
 
@@ -85,7 +97,7 @@ static pm_status describe1(struct pm_source *s, struct pm_plan *plan, pm_error *
 {
     struct pm_dense m;
     pm_dense_defaults(&m, "gemma");
-    m.keys.act = "hidden_activation";       /* hidden_act says "gelu" in the first release, and was never obeyed */
+    m.keys.act = "hidden_activation";       /* hidden_act says "gelu" in the first release, which meant the same */
     pm_status st = read_common(s, &m, err);
     return st ? st : pm_dense_plan(s, &m, plan, err);
 }
@@ -102,13 +114,13 @@ static void each2(const json_t *config, uint32_t i, struct pm_layer_desc *l)
 static pm_status describe2(struct pm_source *s, struct pm_plan *plan, pm_error *err)
 {
     struct pm_dense m;
-    const json_t *c = s->config;
+    json_t *c = s->config;
     pm_status st;
     pm_dense_defaults(&m, "gemma2");
     m.keys.act = "hidden_activation";
     m.each = each2;
     sandwich(&m);
-    if ((st = read_common(s, &m, err)) || (st = read_scale(c, &m, err)) || (st = check_windows(c, &m, PATTERN2, err)) ||
+    if ((st = default_window(c, err)) || (st = read_common(s, &m, err)) || (st = read_scale(c, &m, err)) || (st = check_windows(c, &m, PATTERN2, err)) ||
         (st = read_cap(c, "attn_logit_softcapping", 50, &m.layer.attn_softcap, err)) || (st = read_cap(c, "final_logit_softcapping", 30, &m.logit_softcap, err)))
         return st;
     return pm_dense_plan(s, &m, plan, err);
@@ -143,6 +155,7 @@ static pm_status flatten_ropes(json_t *c, pm_error *err)
         if (st) return st;
         if (type && strcmp(type, "default") != 0)
             return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: rope_parameters.sliding_attention: field \"rope_type\" is \"%.40s\"; this family has \"default\"", pm_config_name(c), type);
+        if ((st = pm_rope_agree(c, full, err))) return st;
         json_t *theta = json_object_get(full, "rope_theta"), *theta2 = json_object_get(local, "rope_theta");
         if ((theta && json_object_set(c, "rope_theta", theta)) || (theta2 && json_object_set(c, LOCAL_THETA, theta2)) || (full && json_object_set(c, "rope_scaling", full)))
             return pm_fail(err, PM_ERR_MEMORY, "out of memory");
@@ -162,7 +175,7 @@ static pm_status describe3(struct pm_source *s, struct pm_plan *plan, pm_error *
     m.theta2 = LOCAL_THETA;
     m.layer.qk_norm = true;
     sandwich(&m);
-    if ((st = flatten_ropes(s->config, err)) || (st = read_common(s, &m, err)) || (st = read_scale(s->config, &m, err))) return st;
+    if ((st = flatten_ropes(s->config, err)) || (st = default_window(s->config, err)) || (st = read_common(s, &m, err)) || (st = read_scale(s->config, &m, err))) return st;
     uint32_t pattern = pattern3(s->config);
     if (!pattern) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"sliding_window_pattern\" must be from 1 to %d", pm_config_name(s->config), PM_MAX_LAYERS);
     if ((st = check_windows(s->config, &m, pattern, err)) || (st = read_cap(s->config, "attn_logit_softcapping", 0, &m.layer.attn_softcap, err)) ||

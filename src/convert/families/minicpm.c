@@ -25,6 +25,7 @@ static pm_status describe(struct pm_source *s, struct pm_plan *plan, pm_error *e
     pm_dense_defaults(&m, "minicpm");
     if (json_is_object(json_object_get(c, "sparse_config")))
         return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"sparse_config\" asks for sparse attention, which is not supported; without the field the model runs with dense attention", pm_config_name(s->config));
+    if (!json_object_get(c, "scale_emb")) return pm_fail(err, PM_ERR_MISSING, "%s: field \"scale_emb\" is missing: every checkpoint of family minicpm has it", pm_config_name(c));
     if ((st = pm_dense_read(s, &m, err)) || (st = scale(c, "scale_emb", &emb, err)) || (st = scale(c, "scale_depth", &depth, err)) || (st = scale(c, "dim_model_base", &base, err)) ||
         (st = pm_json_opt_bool(c, pm_config_name(s->config), "attention_bias", &bias, err)))
         return st;

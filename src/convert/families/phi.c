@@ -1,7 +1,6 @@
 /* Phi-1, Phi-1.5 and Phi-2: layer norms, both blocks side by side on one norm, a part of each head rotated, no gate, biases everywhere and in the head too. */
 #include "convert/families/families.h"
 
-
 static pm_status set_default(json_t *c, const char *key, json_t *value, pm_error *err)
 {
     int bad = json_object_get(c, key) ? 0 : json_object_set(c, key, value);

@@ -205,7 +205,10 @@ static pm_status mix(const struct model *m, uint32_t i, pm_error *err)
 
 static pm_status layer(const struct model *m, uint32_t i, pm_error *err)
 {
+    const struct pm_source_tensor *r_k = pm_source_find(m->s, part(m, i, "attn.r_k", "att.r_k", 0).name);
     pm_status st = mix(m, i, err);
+    if (!st && r_k && r_k->rank == 2 && (r_k->rows != m->n_head || r_k->cols != m->d_head))     /* the one tensor that shows heads */
+        return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has shape [%zu, %zu]; num_heads and head_dim say [%u, %u]", r_k->name, r_k->rows, r_k->cols, m->n_head, m->d_head);
     for (size_t k = 0; k < sizeof vectors / sizeof *vectors && !st; k++) {
         struct pm_part p = part(m, i, vectors[k].fla, vectors[k].native, m->n_embd);
         p.flat = true;

@@ -3,7 +3,6 @@
 
 #include <string.h>
 
-
 static uint32_t interval_of(const json_t *c)
 {
     const json_t *v = json_object_get(c, "no_rope_layer_interval");
@@ -27,6 +26,8 @@ static pm_status check_layers(const json_t *c, uint32_t n_layer, pm_error *err)
     size_t i;
     pm_status st = pm_dense_layer_types(c, n_layer, err);
     if (st) return st;
+    if (!json_object_get(c, "no_rope_layers") && !json_object_get(c, "no_rope_layer_interval"))
+        return pm_fail(err, PM_ERR_MISSING, "%s: fields \"no_rope_layers\" and \"no_rope_layer_interval\" are missing: which layers have positions?", pm_config_name(c));
     if (!interval_of(c)) return pm_fail(err, PM_ERR_LIMIT, "%s: field \"no_rope_layer_interval\" must be from 1 to %d", pm_config_name(c), PM_MAX_LAYERS);
     if (list && !json_is_null(list) && (!json_is_array(list) || json_array_size(list) < n_layer))
         return pm_fail(err, PM_ERR_FORMAT, "%s: field \"no_rope_layers\" has %zu entries; num_hidden_layers is %u", pm_config_name(c), json_array_size(list), n_layer);

@@ -12,7 +12,7 @@ static pm_status rope(const json_t *config, struct pm_plan *p, uint32_t r, pm_er
     struct pm_rope_desc *d = &p->desc.rope[r];
     uint32_t base = p->desc.n_ctx_max;
     pm_status st;
-    if ((st = pm_plan_plain_rope(config, "rope_theta", p, r, err)) || (st = pm_json_opt_u32(config, pm_config_name(config), "base_seqlen", 1, PM_MAX_CTX, &base, err))) return st;
+    if ((st = pm_rope_unscaled(config, err)) || (st = pm_plan_plain_rope(config, "rope_theta", p, r, err)) || (st = pm_json_opt_u32(config, pm_config_name(config), "base_seqlen", 1, PM_MAX_CTX, &base, err))) return st;
     if (d->n_rot <= 2) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: heads of %u values are too small for this rope", pm_config_name(config), d->n_rot);
     d->kind = PM_ROPE_DOUBLING;
     d->switch_ctx = p->desc.n_ctx_max;

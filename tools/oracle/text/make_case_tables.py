@@ -4,15 +4,7 @@
 """
 import unicodedata
 
-
-def ranges(points):
-    out = []
-    for c in points:
-        if out and out[-1][1] == c - 1:
-            out[-1][1] = c
-        else:
-            out.append([c, c])
-    return out
+from ranges import ranges
 
 
 def emit(head, items):

@@ -7,17 +7,9 @@ import unicodedata as u14
 import unicodedata2 as u16
 from tokenizers import normalizers, pre_tokenizers
 
+from ranges import ranges
+
 assert u14.unidata_version == "14.0.0" and u16.unidata_version == "16.0.0"
-
-
-def ranges(points):
-    out = []
-    for c in points:
-        if out and out[-1][1] == c - 1:
-            out[-1][1] = c
-        else:
-            out.append([c, c])
-    return out
 
 
 def members(name, points):
