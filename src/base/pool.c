@@ -9,6 +9,8 @@
  * Signals are the host program's business: workers block all but those that a fault raises, so that a handler never runs in a thread that the host does not know, and a
  * host that blocks a signal until it waits for it does not miss it.
  *
+ * A split job (pm_pool_split) counts units in `next`, and who takes some decides how many. A worker that declines says so in `active`; the last one may not.
+ *
  * Tracing keeps two clock readings per job and worker; when it is off it costs one test.
  */
 #include "base/pool.h"
@@ -42,8 +44,12 @@ struct pm_pool {
     struct word epoch, busy;                /* busy: workers that have not finished the current job */
     _Alignas(64) _Atomic size_t next;
     _Alignas(64) size_t n_chunks;
-    pm_pool_fn fn;
+    pm_pool_fn fn;                          /* NULL: a split job */
+    pm_pool_range_fn range;
     void *ctx;
+    size_t align;
+    uint64_t job_begin;
+    _Atomic int active;                     /* workers that have not declined the rest of a split job */
     bool stop;
     int n_threads, n_started;
     struct worker *workers;                 /* [n_threads - 1], owned */
@@ -92,11 +98,54 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
     t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = now_ns() };
 }
 
+/* Ranges per thread of what is left, and how much slower than the mean of the others a worker must be to leave something to them: noise must not look like a little core. */
+#define RANGES 4
+#define SLOW 0.6
+
+size_t pm_pool_share(const struct pm_share *s)
+{
+    size_t size = pm_min_size(s->left, pm_round_up(pm_max_size(1, s->left / ((size_t)s->n_threads * RANGES)), s->align));
+    if (!s->mine || !s->mine_ns || !s->job_ns) return size;
+    double mine = (double)s->mine / (double)s->mine_ns, others = (double)(s->n - s->left) / (double)s->job_ns - mine;
+    if (mine * (s->n_threads - 1) >= SLOW * others) return size;
+    if ((double)size / mine <= (double)(s->left - size) / others) return size;
+    size = pm_min_size(s->left, s->align);
+    return (double)size / mine <= (double)(s->left - size) / others ? size : 0;
+}
+
+/* Returns how many ranges the worker did. */
+static size_t take_ranges(struct pm_pool *p, int worker)
+{
+    struct pm_share s = { .n = p->n_chunks, .align = p->align, .n_threads = p->n_threads };
+    uint64_t begin = now_ns(), t = begin;
+    size_t taken = 0, first = atomic_load_explicit(&p->next, memory_order_relaxed);
+    bool last = false;
+    while (first < s.n) {
+        s.left = s.n - first;
+        s.mine_ns = t - begin;
+        s.job_ns = t > p->job_begin ? t - p->job_begin : 0;
+        size_t size = last ? s.left : pm_pool_share(&s);
+        if (!size) {
+            if (atomic_fetch_sub(&p->active, 1) > 1) break;
+            last = true;        /* all others have declined too */
+            continue;
+        }
+        if (!atomic_compare_exchange_weak_explicit(&p->next, &first, first + size, memory_order_relaxed, memory_order_relaxed)) continue;
+        p->range(p->ctx, first, first + size, worker);
+        s.mine += size;
+        taken++;
+        t = now_ns();
+        first = atomic_load_explicit(&p->next, memory_order_relaxed);
+    }
+    return taken;
+}
+
 static void take_chunks(struct pm_pool *p, int worker)
 {
     uint64_t begin = p->trace ? now_ns() : 0;
     size_t taken = 0;
-    for (;; taken++) {
+    if (!p->fn) taken = take_ranges(p, worker);
+    else for (;; taken++) {
         size_t c = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
         if (c >= p->n_chunks) break;
         p->fn(p->ctx, c, worker);
@@ -131,6 +180,17 @@ static void publish(struct pm_pool *p)
     wake(&p->epoch, PM_MAX_THREADS);
 }
 
+/* Publishes the job that p describes, works on it and waits for the others. */
+static void run_job(struct pm_pool *p, size_t n)
+{
+    p->n_chunks = n;
+    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
+    publish(p);
+    take_chunks(p, 0);
+    uint32_t left;
+    while ((left = atomic_load_explicit(&p->busy.value, memory_order_acquire)) != 0) wait_change(&p->busy, left);
+}
+
 void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 {
     if (p->n_started == 0 || n_chunks <= 1) {
@@ -141,12 +201,24 @@ void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
     }
     p->fn = fn;
     p->ctx = ctx;
-    p->n_chunks = n_chunks;
-    atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    publish(p);
-    take_chunks(p, 0);
-    uint32_t left;
-    while ((left = atomic_load_explicit(&p->busy.value, memory_order_acquire)) != 0) wait_change(&p->busy, left);
+    run_job(p, n_chunks);
+}
+
+void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, size_t align)
+{
+    if (p->n_started == 0 || n <= align) {
+        uint64_t begin = p->trace ? now_ns() : 0;
+        if (n) fn(ctx, 0, n, 0);
+        if (p->trace) note(p, 0, begin, n > 0);
+        return;
+    }
+    p->fn = NULL;
+    p->range = fn;
+    p->ctx = ctx;
+    p->align = align;
+    p->job_begin = now_ns();
+    atomic_store_explicit(&p->active, p->n_threads, memory_order_relaxed);
+    run_job(p, n);
 }
 
 int pm_cpu_count(void)
