@@ -1,8 +1,9 @@
 /*
  * Owns: the worker threads.
  *
- * One job at a time. `open` is its number and how many of its chunks nobody has taken; who takes one lowers it, and the job stays until every taken chunk is done, which
- * `undone` counts. So a job waits for chunks, never for threads: one that the system runs late, because others want its CPU, finds nothing left and has held up nobody.
+ * One job at a time, of units that are taken one by one (pm_pool_run) or several at a time (pm_pool_split). `open` says in one word which job it is, how many of its units nobody
+ * has taken, and how many workers are at it; who takes some lowers it, and the job stays until every taken unit is done, which `undone` counts. So a job waits for units, never for
+ * threads: one that the system runs late, because others want its CPU, finds nothing left and has held up nobody.
  * `epoch` changes after a job is open, for workers to wait for.
  * Both waits spin for about 50 microseconds first: between two linears of one token the next job follows within that time. Only who really sleeps is woken by a system
  * call: a sleeper says so in `asleep` before it looks at the word for the last time, and who changes the word looks at `asleep` after that.
@@ -39,12 +40,26 @@ struct word { _Alignas(64) _Atomic uint32_t value, asleep; };    /* one to wait 
 
 struct trace { _Alignas(64) pm_profile_event *event; size_t n; };
 
+/* The word `open`: units left, workers that hold some or will look for more, how units are taken (0: one by one; else in multiples of it), number of the job. */
+#define LEFT_BITS 24
+#define LEFT_MAX (((uint64_t)1 << LEFT_BITS) - 1)
+#define ONE_AT_WORK ((uint64_t)1 << LEFT_BITS)
+#define ALIGN_SHIFT 32
+#define ONE_JOB ((uint64_t)1 << 34)
+static size_t left_of(uint64_t open) { return open & LEFT_MAX; }
+static size_t align_of(uint64_t open) { return open >> ALIGN_SHIFT & 3; }
+static size_t at_work(uint64_t open) { return open / ONE_AT_WORK & 255; }
+_Static_assert(PM_MAX_THREADS < 256, "workers are counted in eight bits");
+
 struct pm_pool {
-    struct word epoch, undone;              /* undone: chunks of the current job */
-    _Alignas(64) _Atomic uint64_t open;     /* number of the job << 32 | its chunks that are not taken */
-    _Alignas(64) size_t n_chunks;           /* these three are stable while a chunk is undone */
+    struct word epoch, undone;              /* undone: units of the current job */
+    _Alignas(64) _Atomic uint64_t open;
+    /* of the current job, stable while a unit is undone: */
+    _Alignas(64) size_t n;
     pm_pool_fn fn;
+    pm_pool_range_fn range;
     void *ctx;
+    uint64_t begin;                         /* of a split job */
     bool stop;
     int n_threads, n_started;
     struct worker *workers;                 /* [n_threads - 1], owned */
@@ -93,20 +108,54 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
     t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = now_ns() };
 }
 
-/* Takes chunks until there are none, of one job: the next is not opened before these are said to be done. */
-static void take_chunks(struct pm_pool *p, int worker)
+/* Ranges per thread of what is left, and how much slower than the mean of the others a worker must be to leave something to them: noise must not look like a little core. */
+#define RANGES 4
+#define SLOW 0.6
+
+size_t pm_pool_share(const struct pm_share *s)
 {
-    uint64_t begin = p->trace ? now_ns() : 0, at = atomic_load_explicit(&p->open, memory_order_acquire);
-    uint32_t taken = 0, left;
-    while ((left = (uint32_t)at) != 0) {
-        if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - 1, memory_order_acquire, memory_order_acquire)) continue;
-        p->fn(p->ctx, p->n_chunks - left, worker);
-        taken++;
+    size_t size = pm_min_size(s->left, pm_round_up(pm_max_size(1, s->left / ((size_t)s->n_threads * RANGES)), s->align));
+    if (!s->mine || !s->mine_ns || !s->job_ns) return size;
+    double mine = (double)s->mine / (double)s->mine_ns, others = (double)(s->n - s->left) / (double)s->job_ns - mine;
+    if (mine * (s->n_threads - 1) >= SLOW * others) return size;
+    if ((double)size / mine <= (double)(s->left - size) / others) return size;
+    size = pm_min_size(s->left, s->align);
+    return (double)size / mine <= (double)(s->left - size) / others ? size : 0;
+}
+
+/* Takes units until there are none, of one job: the next is not opened before these are said to be done. */
+static void work(struct pm_pool *p, int worker)
+{
+    uint64_t at = atomic_load_explicit(&p->open, memory_order_acquire), begin = p->trace || align_of(at) ? now_ns() : 0;
+    struct pm_share s = { .n_threads = p->n_threads };
+    size_t times = 0;
+    while ((s.left = left_of(at)) != 0) {
+        size_t size = 1;
+        if ((s.align = align_of(at)) != 0) {
+            if (s.mine) {
+                uint64_t now = now_ns();
+                s.n = p->n;
+                s.mine_ns = now - begin;
+                s.job_ns = now - p->begin;
+            }
+            size = pm_pool_share(&s);
+            if (!size && at_work(at) > 1) {     /* the others look for more after this */
+                if (atomic_compare_exchange_weak_explicit(&p->open, &at, at - ONE_AT_WORK, memory_order_acquire, memory_order_acquire)) break;
+                continue;
+            }
+            if (!size) size = s.left;
+        }
+        if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - size + (s.mine ? 0 : ONE_AT_WORK), memory_order_acquire, memory_order_acquire)) continue;
+        size_t first = p->n - s.left;
+        if (s.align) p->range(p->ctx, first, first + size, worker);
+        else p->fn(p->ctx, first, worker);
+        s.mine += size;
+        times++;
         at = atomic_load_explicit(&p->open, memory_order_acquire);
     }
-    if (!taken) return;
-    if (p->trace) note(p, worker, begin, taken);
-    if (atomic_fetch_sub(&p->undone.value, taken) == taken) wake(&p->undone, 1);
+    if (!s.mine) return;
+    if (p->trace) note(p, worker, begin, times);
+    if (atomic_fetch_sub(&p->undone.value, (uint32_t)s.mine) == s.mine) wake(&p->undone, 1);
 }
 
 static void *worker_main(void *arg)
@@ -124,21 +173,32 @@ static void *worker_main(void *arg)
         wait_change(&p->epoch, seen);
         seen = atomic_load_explicit(&p->epoch.value, memory_order_acquire);
         if (p->stop) return NULL;
-        take_chunks(p, w->index);
+        work(p, w->index);
     }
 }
 
-static void publish(struct pm_pool *p, uint32_t n_chunks)
+static void publish(struct pm_pool *p, size_t n, size_t align)
 {
-    atomic_store_explicit(&p->undone.value, n_chunks, memory_order_relaxed);
-    atomic_store_explicit(&p->open, ((atomic_load_explicit(&p->open, memory_order_relaxed) >> 32) + 1) << 32 | n_chunks, memory_order_release);
+    uint64_t job = (atomic_load_explicit(&p->open, memory_order_relaxed) / ONE_JOB + 1) * ONE_JOB;
+    p->n = n;
+    atomic_store_explicit(&p->undone.value, (uint32_t)n, memory_order_relaxed);
+    atomic_store_explicit(&p->open, job | (uint64_t)align << ALIGN_SHIFT | n, memory_order_release);
     atomic_fetch_add(&p->epoch.value, 1);
     wake(&p->epoch, PM_MAX_THREADS);
 }
 
+/* Opens the job that p describes, works at it and waits for the others. */
+static void run_job(struct pm_pool *p, size_t n, size_t align)
+{
+    publish(p, n, align);
+    work(p, 0);
+    uint32_t left;
+    while ((left = atomic_load_explicit(&p->undone.value, memory_order_acquire)) != 0) wait_change(&p->undone, left);
+}
+
 void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 {
-    if (p->n_started == 0 || n_chunks <= 1 || n_chunks > UINT32_MAX) {
+    if (p->n_started == 0 || n_chunks <= 1 || n_chunks > LEFT_MAX) {
         uint64_t begin = p->trace ? now_ns() : 0;
         for (size_t c = 0; c < n_chunks; c++) fn(ctx, c, 0);
         if (p->trace) note(p, 0, begin, n_chunks);
@@ -146,11 +206,21 @@ void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
     }
     p->fn = fn;
     p->ctx = ctx;
-    p->n_chunks = n_chunks;
-    publish(p, (uint32_t)n_chunks);
-    take_chunks(p, 0);
-    uint32_t left;
-    while ((left = atomic_load_explicit(&p->undone.value, memory_order_acquire)) != 0) wait_change(&p->undone, left);
+    run_job(p, n_chunks, 0);
+}
+
+void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, size_t align)
+{
+    if (p->n_started == 0 || n <= align || n > LEFT_MAX) {
+        uint64_t begin = p->trace ? now_ns() : 0;
+        if (n) fn(ctx, 0, n, 0);
+        if (p->trace) note(p, 0, begin, n > 0);
+        return;
+    }
+    p->range = fn;
+    p->ctx = ctx;
+    p->begin = now_ns();
+    run_job(p, n, align);
 }
 
 int pm_cpu_count(void)
@@ -215,7 +285,7 @@ void pm_pool_free(struct pm_pool *p)
     if (!p) return;
     if (p->n_started) {
         p->stop = true;
-        publish(p, 0);
+        publish(p, 0, 0);
         for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     }
     pm_pool_trace(p, 0, NULL);
