@@ -245,11 +245,12 @@ static pm_status gather_gptq(const struct module *m, const struct ready *r, stru
     const struct pm_source_tensor *w = &m->s->tensor[m->at], *zeros, *scales;
     unsigned bits = r->scheme[0].bits, per_word = 32 / bits;
     bool awq = r->method == AWQ;
+    size_t unpacked;
     pm_status st;
-    if ((st = expect_type(w, PM_I32, err))) return st;
-    if ((st = expect_shape(w, w->rows, w->cols, "", err))) return st;
-    if (!pm_size_mul(awq ? w->cols : w->rows, per_word, awq ? &k->rows : &k->cols)) return pm_fail(err, PM_ERR_LIMIT, "tensor \"%.100s\" is too large", w->name);
-    *(awq ? &k->cols : &k->rows) = awq ? w->rows : w->cols;
+    if ((st = expect_type(w, PM_I32, err)) || (st = expect_shape(w, w->rows, w->cols, "", err))) return st;
+    if (!pm_size_mul(awq ? w->cols : w->rows, per_word, &unpacked)) return pm_fail(err, PM_ERR_LIMIT, "tensor \"%.100s\" is too large", w->name);
+    k->rows = awq ? unpacked : w->cols;
+    k->cols = awq ? w->rows : unpacked;
     if ((st = set_groups(k, r->scheme[0].group, w->name, err)) || (st = need(m, ".qzeros", &zeros, err)) || (st = need(m, ".scales", &scales, err)) ||
         (st = expect_type(zeros, PM_I32, err)) || (st = expect_shape(zeros, k->n_group, (k->rows + per_word - 1) / per_word, w->name, err)) ||
         (st = expect_shape(scales, k->n_group, k->rows, w->name, err)) || (st = use_scales(k, scales, err)))
