@@ -41,7 +41,7 @@ struct ready {
 static pm_status read_bits(const json_t *q, const char *what, const char *key, unsigned *bits, pm_error *err)
 {
     uint32_t n = 0;
-    pm_status st = pm_json_u32(q, what, key, 0, 64, &n, err);
+    pm_status st = pm_json_u32(q, what, key, 0, UINT32_MAX, &n, err);
     if (!st && n != 4 && n != 8) st = pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is %u; weights of 4 and 8 bits are read", what, key, n);
     *bits = n;
     return st;
@@ -282,7 +282,9 @@ static pm_status use_zeros(const struct module *m, const struct scheme *s, struc
     const struct pm_source_tensor *z = sibling(m, ".weight_zero_point");
     unsigned per_word = 32 / s->bits;
     k->zero_all = s->bytes ? 128 : 1 << (s->bits - 1);
-    if (!z) return s->symmetric ? PM_OK : pm_fail(err, PM_ERR_MISSING, "tensor \"%.*s.weight_zero_point\" is missing, but quantization_config says \"symmetric\": false", (int)pm_min_size(m->base, 100), m->s->tensor[m->at].name);
+    if (!z && s->symmetric) return PM_OK;
+    if (!z) return pm_fail(err, PM_ERR_MISSING, "tensor \"%.*s.weight_zero_point\" is missing, but quantization_config says \"symmetric\": false", (int)pm_min_size(m->base, 100),
+                           m->s->tensor[m->at].name);
     if (z->dtype != PM_I32 && z->dtype != PM_I8) return expect_type(z, s->bytes ? PM_I8 : PM_I32, err);
     if (z->dtype == PM_I32) {
         if (s->bytes) return expect_type(z, PM_I8, err);
