@@ -343,16 +343,21 @@ typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
 /* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier
-   ones; needs a multiple of the time and more memory, and knows layers of attention only (else PM_ERR_UNSUPPORTED). Float dtypes, and Q4_0 taken over as it is, know no
+   ones; needs a multiple of the time and more memory, and knows layers of attention only (else PM_ERR_UNSUPPORTED). Float dtypes, and weights taken over as they are, know no
    difference. The file's provenance says which it was. */
 typedef enum pm_quality { PM_QUALITY_FAST = 0, PM_QUALITY_BEST = 1 } pm_quality;
+
+/* The output head. AUTO: int8 for integer dtypes; in a checkpoint that is quantized already, as it has it. SAME: in the body's dtype. */
+typedef enum pm_head { PM_HEAD_AUTO = 0, PM_HEAD_W8 = 1, PM_HEAD_SAME = 2 } pm_head;
 
 typedef struct pm_convert_params {
     const char *source;         /* a checkpoint folder or a GGUF file; required */
     const char *output;         /* the .pumice to write; appears under this name only when complete; required */
-    const char *dtype;          /* NULL = "w8a8" */
+    const char *dtype;          /* NULL = "w8a8"; of a folder that is quantized already, what holds its weights as they are */
     pm_rotate rotate;
-    bool head_same;             /* the head in the body's dtype; default: int8 for integer dtypes */
+    pm_head head;
+    bool requantize;            /* weights that are quantized already become floats and are quantized anew, as all other options say; else such a folder (GPTQ, AWQ, compressed-tensors)
+                                   is taken as it is, and what contradicts that is PM_ERR_UNSUPPORTED */
     bool vocab_only;            /* tokenizer and template, no weights */
     pm_quality quality;
     const char *calibrate;      /* path of a text, or of JSON lines with "messages" (rendered with the model's template) or "text"; NULL: the built-in text. Given: BEST. */
@@ -373,7 +378,7 @@ typedef struct pm_synth_params {
     const char *dtype;          /* NULL = "w8a8" */
     const char *output;
     pm_rotate rotate;           /* AUTO = ON for integer dtypes */
-    bool head_same;
+    pm_head head;               /* AUTO = W8 */
     uint64_t seed;
     pm_progress_fn on_progress;
     void *user;

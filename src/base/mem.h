@@ -22,6 +22,15 @@ static inline size_t pm_round_up(size_t n, size_t to)
 }
 static inline size_t pm_min_size(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t pm_max_size(size_t a, size_t b) { return a > b ? a : b; }
+static inline size_t pm_common_divisor(size_t a, size_t b)
+{
+    while (b) {
+        size_t r = a % b;
+        a = b;
+        b = r;
+    }
+    return a;
+}
 
 /* Zeroed array of n elements of `size` bytes, 64-byte aligned, freed with free(). NULL with an error on overflow or lack of memory. n or size 0 gives a valid
    pointer. */

@@ -123,7 +123,7 @@ static int make(const void *what, const struct bench_plan *p, void *out)
     pm_error err = { 0 };
     (void)p;
     *(char *)out = 1;
-    pm_status st = pm_synth(&(pm_synth_params){ .model = m->name, .dtype = m->dtype, .output = m->path, .head_same = m->head_same, .on_progress = progress_bar }, &err);
+    pm_status st = pm_synth(&(pm_synth_params){ .model = m->name, .dtype = m->dtype, .output = m->path, .head = m->head_same ? PM_HEAD_SAME : PM_HEAD_W8, .on_progress = progress_bar }, &err);
     progress_end();
     return st == PM_ABORTED ? interrupt_code() : st ? report(&err) : EXIT_OK;
 }

@@ -50,10 +50,10 @@ static int parse_rotate(const struct command *c, const char *text, pm_rotate *ou
     return args_usage(c, "--rotate must be auto, on or off, not \"%s\"", text);
 }
 
-static int parse_head(const struct command *c, const char *text, bool *same)
+static int parse_head(const struct command *c, const char *text, pm_head *head)
 {
-    *same = text && strcmp(text, "same") == 0;
-    return !text || *same || strcmp(text, "w8") == 0 ? -1 : args_usage(c, "--head must be w8 or same, not \"%s\"", text);
+    *head = !text ? PM_HEAD_AUTO : strcmp(text, "same") == 0 ? PM_HEAD_SAME : PM_HEAD_W8;
+    return *head != PM_HEAD_W8 || strcmp(text, "w8") == 0 ? -1 : args_usage(c, "--head must be w8 or same, not \"%s\"", text);
 }
 
 static int parse_quality(const struct command *c, const char *text, pm_quality *out)
@@ -70,11 +70,12 @@ static int convert(int argc, char **argv)
     int64_t threads = 0;
     const struct arg table[] = {
         { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
-        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128" },
+        { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128; of a folder that is quantized already, the default is what holds its weights as they are" },
         { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "rotate the inputs of integer linears, which spreads outliers: auto (default), on or off" },
-        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the output head in 8 bit even where the body has 4; same: as the body" },
+        { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the output head in 8 bit even where the body has 4; same: as the body. Of a folder that is quantized already, the default is the head as it is" },
         { "--quality", ARG_TEXT, &quality, 0, 0, "HOW", "fast (default): each weight is rounded by itself; best: weights make up for each other's rounding, as measured on a text: minutes for each 100 million weights" },
         { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "with quality best: that text, or JSON lines with \"messages\" (default: a built-in text)" },
+        { "--requantize", ARG_FLAG, &p.requantize, 0, 0, NULL, "weights that are quantized already (GPTQ, AWQ, compressed-tensors, Q4_0) become floats and are quantized anew, as the other options say; without it they are taken as they are" },
         { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "only tokenizer and chat template; needs no weights" },
         { "--name", ARG_TEXT, &p.name, 0, 0, "NAME", "the model's name in the file (default: from the source)" },
         { "--threads", ARG_INT, &threads, 1, PM_MAX_THREADS, "N", "threads (default: the CPUs this process may use)" },
@@ -84,7 +85,7 @@ static int convert(int argc, char **argv)
     if (rc >= 0) return rc;
     if (pos.n != 1) return args_usage(&cmd_convert, "give one checkpoint folder or GGUF file");
     if (!p.output) return args_usage(&cmd_convert, "-o FILE is missing");
-    if ((rc = parse_rotate(&cmd_convert, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_convert, head, &p.head_same)) >= 0 ||
+    if ((rc = parse_rotate(&cmd_convert, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_convert, head, &p.head)) >= 0 ||
         (rc = parse_quality(&cmd_convert, quality, &p.quality)) >= 0)
         return rc;
     if (p.calibrate && quality && p.quality == PM_QUALITY_FAST) return args_usage(&cmd_convert, "--calibrate is of no use with --quality fast");
@@ -116,7 +117,7 @@ static int synth(int argc, char **argv)
     if (rc >= 0) return rc;
     if (pos.n != 1) return args_usage(&cmd_synth, "give one model's name");
     if (!p.output) return args_usage(&cmd_synth, "-o FILE is missing");
-    if ((rc = parse_rotate(&cmd_synth, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_synth, head, &p.head_same)) >= 0) return rc;
+    if ((rc = parse_rotate(&cmd_synth, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_synth, head, &p.head)) >= 0) return rc;
     p.model = pos.v[0];
     p.seed = (uint64_t)seed;
     pm_error err = { 0 };
@@ -131,7 +132,7 @@ static int synth(int argc, char **argv)
 
 const struct command cmd_convert = {
     "convert", "make a .pumice file of a checkpoint folder or a GGUF file", "convert SOURCE -o FILE [options]",
-    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files) or a GGUF file. The result is one file with weights, tokenizer and chat template, in the order in which the "
+    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files), which GPTQ, AWQ or compressed-tensors may have quantized, or a GGUF file. The result is one file with weights, tokenizer and chat template, in the order in which the "
     "kernels read it. It appears under its name only when it is complete.",
     "pumice convert ./Qwen2-0.5B-Instruct -o qwen2.pumice\n"
     "pumice convert model.Q4_0.gguf --dtype w4a16_g32 -o model.pumice",

@@ -85,7 +85,7 @@ static void print_provenance(const json_t *p)
     char name[128], format[32];
     if (!source) return;
     printf("made from %s \"%s\"", clean(source, format, sizeof format), clean(json_string_value(json_object_get(p, "source_name")), name, sizeof name));
-    if (exact) printf("; %lld linears hold its four-bit weights without loss", exact);
+    if (exact) printf("; %lld linears hold its quantized weights without loss", exact);
     putchar('\n');
 }
 

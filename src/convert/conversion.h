@@ -20,7 +20,7 @@ struct pm_conversion {
     struct pm_pool *pool;
     json_t *provenance, *errors;    /* errors: linear -> relative error */
     struct pm_buf tokenizer;
-    size_t n_exact;                 /* linears whose four-bit blocks were taken as they are */
+    size_t n_exact;                 /* linears whose integers and scales were taken as they are */
     struct pm_partial partial;      /* of best.c; kept until the output is complete */
     bool best;                      /* error compensation from calibration, not rounding alone */
 };

@@ -7,6 +7,7 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "convert/exact.h"
 #include "convert/plan.h"
 #include "convert/quantize.h"
 #include "kernel/kernel.h"
@@ -42,50 +43,7 @@ static pm_status put_bias(struct pm_conversion *c, const char *out_name, const s
 
 /* ---- linears ---- */
 
-static void keep(struct pm_plan *p, enum pm_slot_id id, uint32_t index, struct pm_linear_desc *l)
-{
-    if (!l || !l->k || !pm_parts_plain_q4_0(pm_plan_parts(p, id, index))) return;
-    l->type = PM_W_W4;
-    l->group = 32;
-    l->hadamard = 0;
-}
-
-/* Q4_0 goes into w4a16_g32 as it is, in the head and the embedding too: anything else would lose something and gain nothing. */
-static void keep_exact(struct pm_conversion *c)
-{
-    struct pm_desc *d = &c->plan.desc;
-    if (c->dtype.type != PM_W_W4 || c->dtype.group != 32 || c->params->rotate == PM_ROTATE_ON) return;
-    keep(&c->plan, PM_SLOT_head, 0, &d->head);
-    if (!d->tied) keep(&c->plan, PM_SLOT_embed, 0, &d->embed);
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        for (int id = 0; id < PM_SLOT_PER_LAYER; id++) keep(&c->plan, (enum pm_slot_id)id, i, pm_layer_linear(&d->layer[i], (enum pm_slot_id)id));
-}
-
 struct linear_out { char weight[96], scale[96], bias[96]; };
-
-static pm_status put_repacked(struct pm_conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, pm_error *err)
-{
-    size_t panels = pm_linear_panels(l), kp = pm_linear_kp(l), per_panel = kp / 32 * 16;
-    uint8_t *panel = pm_calloc(8, kp, err);
-    pm_status st = panel ? PM_OK : PM_ERR_MEMORY;
-    for (size_t p = 0; p < panels && !st; p++) {
-        const uint8_t *rows[16] = { 0 };
-        const struct pm_source_tensor *t[16];
-        size_t n = pm_min_size(16, l->n - p * 16), row[16];
-        for (size_t r = 0; r < n; r++) {
-            t[r] = pm_parts_row(parts, p * 16 + r, &row[r]);
-            rows[r] = pm_source_row_bytes(t[r], row[r]);
-        }
-        pm_repack_q4_0(rows, l->k, panel, scale + p * per_panel);
-        for (size_t i = 0; i < per_panel && !st; i++)
-            if (!isfinite(scale[p * per_panel + i]))
-                st = pm_fail(err, PM_ERR_VALUE, "tensor \"%.100s\" holds a scale that is not finite at row %zu, column %zu: the checkpoint is damaged", t[i % 16]->name, row[i % 16], i / 16 * 32);
-        if (!st) st = pm_writer_put(&c->writer, o->weight, panel, 8 * kp, err);
-        for (size_t r = 0; r < n; r++) pm_source_drop(t[r], row[r], 1);
-    }
-    free(panel);
-    return st;
-}
 
 static pm_status put_quantised(struct pm_conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts, const struct linear_out *o, float *scale, double *err2,
                                double *sum2, pm_error *err)
@@ -126,13 +84,12 @@ static pm_status put_linear(struct pm_conversion *c, const char *name, const str
     snprintf(o.bias, sizeof o.bias, "%s.bias", name);
     float *scale = n_scale ? pm_calloc(n_scale, sizeof *scale, err) : NULL;
     if (n_scale && !scale) return PM_ERR_MEMORY;
-    bool exact = l->type == PM_W_W4 && l->group == 32 && !l->hadamard && pm_parts_plain_q4_0(parts);
-    pm_status st = exact ? put_repacked(c, l, parts, &o, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
+    bool exact = pm_exact_is(c, l, parts);
+    pm_status st = exact ? pm_exact_put(c, o.weight, l, parts, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
     if (!st && n_scale) st = pm_writer_put(&c->writer, o.scale, scale, n_scale * sizeof *scale, err);
     free(scale);
     if (!st && l->bias) st = put_bias(c, o.bias, parts, l->n, pm_linear_panels(l) * PM_PANEL, err);
-    if (exact) c->n_exact++;
-    else if (!st && l->type != PM_W_F16 && l->type != PM_W_BF16) pm_conversion_note(c, name, err2, sum2);
+    if (!exact && !st && l->type != PM_W_F16 && l->type != PM_W_BF16) pm_conversion_note(c, name, err2, sum2);
     return st;
 }
 
@@ -309,7 +266,7 @@ static pm_status choose_quality(struct pm_conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
     if ((p->quality != PM_QUALITY_BEST && !p->calibrate) || (c->dtype.type != PM_W_W8 && c->dtype.type != PM_W_W4)) return PM_OK;
-    if (c->dtype.type == PM_W_W4 && c->dtype.group == 32 && p->rotate != PM_ROTATE_ON && pm_parts_plain_q4_0(pm_plan_parts(&c->plan, PM_SLOT_qkv, 0))) return PM_OK;
+    if (pm_exact_is(c, &c->plan.desc.layer[0].qkv, pm_plan_parts(&c->plan, PM_SLOT_qkv, 0))) return PM_OK;
     for (uint32_t i = 0; i < c->plan.desc.n_layer; i++)
         if (c->plan.desc.layer[i].mixer != PM_MIX_ATTENTION)
             return pm_fail(err, PM_ERR_UNSUPPORTED, "layer %u is not attention, and calibration knows nothing else yet: convert with quality \"fast\" and without a calibration text", i);
@@ -327,10 +284,7 @@ static pm_status describe(struct pm_conversion *c, pm_error *err)
     if ((st = find_family(c, err)) || (st = pm_tokenizer_build(&c->source.text, &c->tokenizer, err))) return st;
     if (!p->vocab_only) {
         if ((st = c->family->describe(&c->source, &c->plan, err))) return st;
-        bool integer = c->dtype.type == PM_W_W8 || c->dtype.type == PM_W_W4;
-        pm_dtype_apply(d, &c->dtype, integer && p->rotate != PM_ROTATE_OFF, p->head_same);
-        keep_exact(c);
-        if ((st = choose_quality(c, err))) return st;
+        if ((st = pm_exact_types(c, err)) || (st = choose_quality(c, err))) return st;
     }
     d->name = pm_strndup(name, strlen(name), err);
     d->dtype = pm_strndup(p->vocab_only ? "none" : c->dtype.name, strlen(p->vocab_only ? "none" : c->dtype.name), err);

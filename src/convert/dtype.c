@@ -27,6 +27,16 @@ pm_status pm_dtype_parse(const char *name, struct pm_dtype_choice *out, pm_error
     return st;
 }
 
+bool pm_dtype_of(enum pm_wtype type, uint32_t group, struct pm_dtype_choice *out)
+{
+    for (size_t i = 0; i < N_CHOICE; i++)
+        if (choices[i].type == type && choices[i].group == group) {
+            *out = choices[i];
+            return true;
+        }
+    return false;
+}
+
 size_t pm_dtype_list(const char **names, size_t max)
 {
     for (size_t i = 0; i < N_CHOICE && i < max; i++) names[i] = choices[i].name;

@@ -11,6 +11,8 @@ struct pm_dtype_choice {
 };
 /* NULL name = the default, w8a8. Unknown: an error that lists all. */
 pm_status pm_dtype_parse(const char *name, struct pm_dtype_choice *out, pm_error *err);
+/* The dtype of that type and group; false, and *out is left alone, when there is none. */
+bool pm_dtype_of(enum pm_wtype type, uint32_t group, struct pm_dtype_choice *out);
 
 /* Sets type, group and rotation of every linear of a description. rotate: whether integer linears rotate their input (`block` decides which can). */
 void pm_dtype_apply(struct pm_desc *d, const struct pm_dtype_choice *c, bool rotate, bool head_same);

@@ -64,7 +64,8 @@ static pm_status bind_part(struct pm_source *s, struct pm_part *p, unsigned rank
 {
     struct pm_source_tensor *t = find(s, p->name);
     if (!t) return pm_fail(err, PM_ERR_MISSING, "tensor \"%s\" is missing from the checkpoint", p->name);
-    if (t->type == PM_ROW_TYPE_COUNT) return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%s\" has a dtype that is not F32, F16 or BF16: is the checkpoint quantized already?", p->name);
+    if (t->type == PM_ROW_TYPE_COUNT && !t->codes)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%s\" has a dtype that is not F32, F16 or BF16: is the checkpoint quantized already?", p->name);
     size_t all;
     if (p->flat && pm_size_mul(t->rows, t->cols, &all) && all == cols) {
         p->tensor = t;
@@ -116,11 +117,26 @@ pm_status pm_plan_slot(struct pm_source *s, struct pm_plan *p, const struct pm_s
     return PM_OK;
 }
 
+/* Some GPTQ writers give every linear a bias, of zeros where the model has none. */
+static bool idle_bias(const struct pm_source *s, const struct pm_source_tensor *t)
+{
+    const char *dot = strrchr(t->name, '.');
+    char name[PM_NAME_MAX];
+    uint32_t any = 0;
+    if (!s->ready || !dot || strcmp(dot, ".bias") != 0 || t->type == PM_ROW_TYPE_COUNT || (size_t)(dot - t->name) + 8 > sizeof name) return false;
+    snprintf(name, sizeof name, "%.*s.weight", (int)(dot - t->name), t->name);
+    const struct pm_source_tensor *w = pm_source_peek(s, name);
+    for (size_t i = 0; i < t->rows * t->row_bytes; i++) any |= t->data[i];
+    return w && w->codes && !any;
+}
+
 pm_status pm_plan_leftovers(const struct pm_source *s, pm_error *err)
 {
     for (size_t i = 0; i < s->n; i++) {
         const char *name = s->tensor[i].name;
-        if (s->tensor[i].used || strstr(name, "rotary_emb.inv_freq") || strstr(name, "rotary_pos_emb.inv_freq") || strncmp(name, "rope_f", 6) == 0) continue;
+        if (s->tensor[i].used || strstr(name, "rotary_emb.inv_freq") || strstr(name, "rotary_pos_emb.inv_freq") || strncmp(name, "rope_f", 6) == 0 ||
+            idle_bias(s, &s->tensor[i]))
+            continue;
         return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.100s\" is not part of this family: the config and the tensors do not belong together", name);
     }
     return PM_OK;
@@ -252,18 +268,27 @@ pm_status pm_parts_bias(const struct pm_parts *p, size_t n, float *out, pm_error
     return read_parts(p->bias, p->n_bias, 0, n, 1, VECTOR, out, err);
 }
 
-bool pm_parts_plain_q4_0(const struct pm_parts *p)
+enum pm_coded pm_parts_coded(const struct pm_parts *p, struct pm_code_shape *shape)
 {
-    if (!p->n_weight) return false;
-    for (size_t i = 0; i < p->n_weight; i++)
-        if (p->weight[i].tensor->type != PM_ROW_Q4_0 || p->weight[i].pad || p->weight[i].plus != 0 || (p->weight[i].scale != 0 && p->weight[i].scale != 1)) return false;
-    return true;
+    struct pm_code_shape all = { 0, INT32_MAX, INT32_MIN }, one;
+    size_t n = 0, whole = 0;
+    for (size_t i = 0; i < p->n_weight; i++) {
+        const struct pm_part *w = &p->weight[i];
+        if (!pm_source_code_shape(w->tensor, &one)) continue;
+        n++;
+        whole += !w->pad && w->plus == 0;
+        all.run = all.run ? pm_common_divisor(all.run, one.run) : one.run;
+        if (one.lo < all.lo) all.lo = one.lo;
+        if (one.hi > all.hi) all.hi = one.hi;
+    }
+    if (shape) *shape = all;
+    return n == 0 ? PM_CODED_NONE : whole == p->n_weight ? PM_CODED_ALL : PM_CODED_SOME;
 }
 
-const struct pm_source_tensor *pm_parts_row(const struct pm_parts *p, size_t r, size_t *row)
+const struct pm_part *pm_parts_row(const struct pm_parts *p, size_t r, size_t *row)
 {
     size_t i = 0;
     while (i + 1 < p->n_weight && r >= p->weight[i].rows) r -= p->weight[i++].rows;
     *row = map_row(&p->weight[i], r);
-    return p->weight[i].tensor;
+    return &p->weight[i];
 }

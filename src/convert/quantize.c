@@ -205,22 +205,3 @@ void pm_quantize_rows(struct pm_pool *pool, const struct pm_quantize *q, float *
         }
     }
 }
-
-void pm_repack_q4_0(const uint8_t *const rows[16], size_t k, uint8_t *panel, float *scale)
-{
-    size_t kp = pm_round_up(k, PM_K_ALIGN);
-    const struct pm_linear_desc l = { .type = PM_W_W4 };
-    memset(panel, 0x88, 8 * kp);
-    memset(scale, 0, kp / 32 * 16 * sizeof *scale);
-    for (size_t r = 0; r < 16; r++)
-        for (size_t b = 0; rows[r] && b < k / 32; b++) {
-            const uint8_t *p = rows[r] + b * 18;
-            uint16_t h;
-            memcpy(&h, p, 2);
-            scale[b * 16 + r] = pm_f16_to_f32(h);
-            for (size_t i = 0; i < 16; i++) {
-                place(&l, panel, r, b * 32 + i, (int8_t)((p[2 + i] & 15) - 8));
-                place(&l, panel, r, b * 32 + 16 + i, (int8_t)((p[2 + i] >> 4) - 8));
-            }
-        }
-}

@@ -16,10 +16,6 @@ struct pm_quantize {
    float types). Rows of the last panel beyond n are zero. Adds the squared error and the squared weights to *err2 and *sum2 (may be NULL). Deterministic for any pool. */
 void pm_quantize_rows(struct pm_pool *pool, const struct pm_quantize *q, float *w, size_t n, void *weight, float *scale, double *err2, double *sum2);
 
-/* Q4_0 rows of a GGUF into w4 panels with groups of 32, bit for bit: the nibbles and the scales are taken as they are. rows[i] points to row i's blocks, NULL = a
-   padding row; 16 rows. */
-void pm_repack_q4_0(const uint8_t *const rows[16], size_t k, uint8_t *panel, float *scale);
-
 /* The scale of n weights that share one: the least squared error, weighted by c [n] where c is not NULL. 0 when all are zero. */
 float pm_best_scale(const float *w, const float *c, size_t n, enum pm_wtype type);
 /* Quantised values of up to 16 rows into one panel: q[k*ldq + r] is column k of row r < n; rows from n on become zero. */

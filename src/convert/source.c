@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "convert/codes.h"
 
 #include <errno.h>
 #include <math.h>
@@ -61,12 +62,18 @@ pm_status pm_source_add(struct pm_source *s, const struct pm_source_tensor *t, c
     return PM_OK;
 }
 
-struct pm_source_tensor *pm_source_find(struct pm_source *s, const char *name)
+const struct pm_source_tensor *pm_source_peek(const struct pm_source *s, const char *name)
 {
     uint32_t at = s->hash_size ? *slot_of(s, name) : 0;
-    if (!at) return NULL;
-    s->tensor[at - 1].used = true;
-    return &s->tensor[at - 1];
+    return at ? &s->tensor[at - 1] : NULL;
+}
+
+struct pm_source_tensor *pm_source_find(struct pm_source *s, const char *name)
+{
+    const struct pm_source_tensor *t = pm_source_peek(s, name);
+    if (!t) return NULL;
+    s->tensor[t - s->tensor].used = true;
+    return &s->tensor[t - s->tensor];
 }
 
 /* GGUF llama: value s*(d/2) + i of a head of d lies at 2*i + s. */
@@ -92,10 +99,16 @@ static pm_status unpermute_vector(const struct pm_source_tensor *t, float *v, pm
     return PM_OK;
 }
 
+const char *pm_source_scale_name(const struct pm_source_tensor *t)
+{
+    return t->codes ? t->codes->scale_name : t->name;
+}
+
 pm_status pm_source_rows(const struct pm_source_tensor *t, size_t row0, size_t n, float *out, pm_error *err)
 {
     for (size_t r = 0; r < n; r++, out += t->cols) {
-        pm_row_decode(t->type, pm_source_row_bytes(t, row0 + r), t->cols, out);
+        if (t->codes) pm_codes_row(t->codes, row0 + r, out);
+        else pm_row_decode(t->type, pm_source_row_bytes(t, row0 + r), t->cols, out);
         pm_status st = t->unpermute_heads && t->rank == 1 ? unpermute_vector(t, out, err) : PM_OK;
         if (st) return st;
         uint32_t bad = 0;
@@ -107,7 +120,7 @@ pm_status pm_source_rows(const struct pm_source_tensor *t, size_t row0, size_t n
         if (!bad) continue;
         for (size_t i = 0; i < t->cols; i++)
             if (!isfinite(out[i]))
-                return pm_fail(err, PM_ERR_VALUE, "tensor \"%.120s\" holds %s at row %zu, column %zu: the checkpoint is damaged", t->name,
+                return pm_fail(err, PM_ERR_VALUE, "tensor \"%.120s\" holds %s at row %zu, column %zu: the checkpoint is damaged", pm_source_scale_name(t),
                                isnan(out[i]) ? "NaN" : "an infinity", row0 + r, i);
     }
     return PM_OK;
@@ -135,16 +148,43 @@ pm_status pm_source_template(struct pm_source *s, const char *text, size_t len, 
     return s->chat_template ? PM_OK : PM_ERR_MEMORY;
 }
 
+bool pm_source_code_shape(const struct pm_source_tensor *t, struct pm_code_shape *out)
+{
+    if (t->codes) *out = t->codes->shape;
+    else if (t->type == PM_ROW_Q4_0) *out = (struct pm_code_shape){ 32, -8, 7 };
+    else if (t->type == PM_ROW_Q8_0) *out = (struct pm_code_shape){ 32, -128, 127 };
+    else return false;
+    return true;
+}
+
+void pm_source_codes(const struct pm_source_tensor *t, size_t row, size_t group, int8_t *q, size_t ldq, float *scale, size_t lds)
+{
+    if (t->codes) {
+        pm_codes_take(t->codes, row, group, q, ldq, scale, lds);
+        return;
+    }
+    const uint8_t *b = pm_source_row_bytes(t, row);
+    for (size_t c0 = 0; c0 < t->cols; c0 += 32, b += pm_row_format(t->type)->bytes) {
+        pm_row_decode(PM_ROW_F16, b, 1, &scale[c0 / group * lds]);
+        for (size_t i = 0; i < 32; i++)
+            q[(c0 + i) * ldq] = t->type == PM_ROW_Q8_0 ? (int8_t)b[2 + i] : (int8_t)((i < 16 ? b[2 + i] & 15 : b[2 + i - 16] >> 4) - 8);
+    }
+}
+
 void pm_source_drop(const struct pm_source_tensor *t, size_t row0, size_t n)
 {
-    if (t->map && !t->unpermute_heads) pm_filemap_drop(t->map, (size_t)(t->data - t->map->data) + row0 * t->row_bytes, n * t->row_bytes);
-    if (t->map && t->unpermute_heads && row0 + n == t->rows) pm_filemap_drop(t->map, (size_t)(t->data - t->map->data), t->rows * t->row_bytes);
+    bool scattered = t->unpermute_heads || t->codes;    /* rows do not lie one after the other */
+    if (t->map && !scattered) pm_filemap_drop(t->map, (size_t)(t->data - t->map->data) + row0 * t->row_bytes, n * t->row_bytes);
+    if (t->map && scattered && row0 + n == t->rows) pm_filemap_drop(t->map, (size_t)(t->data - t->map->data), t->rows * t->row_bytes);
 }
 
 void pm_source_close(struct pm_source *s)
 {
     if (!s) return;
-    for (size_t i = 0; i < s->n; i++) free(s->tensor[i].name);
+    for (size_t i = 0; i < s->n; i++) {
+        free(s->tensor[i].name);
+        free(s->tensor[i].codes);
+    }
     free(s->tensor);
     free(s->hash);
     for (size_t i = 0; i < s->n_shard; i++) pm_container_close(&s->shard[i]);
@@ -216,7 +256,7 @@ static pm_status add_shard(struct pm_source *s, const char *folder, const char *
     s->n_shard++;
     for (size_t i = 0; i < c->n && !st; i++) {
         const struct pm_tensor *t = &c->tensor[i];
-        struct pm_source_tensor out = { .data = t->data, .map = &c->map, .rank = t->rank, .rows = 1, .cols = 1 };
+        struct pm_source_tensor out = { .dtype = t->dtype, .data = t->data, .map = &c->map, .rank = t->rank, .rows = 1, .cols = 1 };
         if (t->rank) out.cols = t->shape[t->rank - 1];
         for (unsigned k = 0; k + 1 < t->rank; k++)
             if (!pm_size_mul(out.rows, t->shape[k], &out.rows)) return pm_fail(err, PM_ERR_LIMIT, "tensor \"%.100s\" is too large", t->name);
@@ -363,7 +403,8 @@ pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool voca
         return st;
     if ((st = name_after(s, path, err)) || vocab_only) return st;
     if (!s->config) return pm_fail(err, PM_ERR_MISSING, "%s has no config.json", path);
-    return open_weights(s, path, err);
+    if ((st = pm_ready_check(s, err)) || (st = open_weights(s, path, err))) return st;
+    return pm_ready_bind(s, err);
 }
 
 pm_status pm_source_open(struct pm_source *s, const char *path, bool vocab_only, pm_error *err)

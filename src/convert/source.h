@@ -18,7 +18,9 @@ void pm_row_decode(enum pm_row_type t, const uint8_t *src, size_t n, float *dst)
 
 struct pm_source_tensor {
     char *name;                 /* owned; Hugging Face spelling */
-    enum pm_row_type type;
+    enum pm_row_type type;      /* PM_ROW_TYPE_COUNT: not floats; `dtype` or `codes` says what */
+    enum pm_dtype dtype;        /* of a folder's tensors: safetensors' own */
+    struct pm_codes *codes;     /* packed integers and scales (codes.h), owned; or NULL */
     unsigned rank;              /* as the file has it: 1 for a vector */
     size_t rows, cols;          /* a vector has one row */
     const uint8_t *data;        /* in a mapping */
@@ -36,7 +38,8 @@ struct pm_source_tensor {
 #define PM_MAX_TOKENIZER (128u << 20)   /* bytes of a tokenizer's file */
 
 struct pm_source {
-    const char *format;         /* "safetensors" or "GGUF v3" */
+    const char *format;         /* "safetensors" or "GGUF v3"; of a folder that is quantized already the method: "gptq", ... */
+    bool ready;                 /* such a folder */
     const char *config_name;    /* how messages call the config: "config.json" or "GGUF metadata" */
     json_t *config;             /* owned */
     json_t *generation;         /* generation_config.json or NULL, owned */
@@ -64,16 +67,32 @@ void pm_source_close(struct pm_source *s);
 
 /* NULL when there is none. Marks it used. */
 struct pm_source_tensor *pm_source_find(struct pm_source *s, const char *name);
+/* The same without the mark. */
+const struct pm_source_tensor *pm_source_peek(const struct pm_source *s, const char *name);
 /* Rows row0 .. row0+n-1 as F32 into out[n][cols]. A value that is not finite is PM_ERR_VALUE and named. */
 pm_status pm_source_rows(const struct pm_source_tensor *t, size_t row0, size_t n, float *out, pm_error *err);
 /* Where the bytes of a row lie. */
 const uint8_t *pm_source_row_bytes(const struct pm_source_tensor *t, size_t row);
+/*
+ * Tensors of integers times scales: of folders that are quantized already, and Q4_0 and Q8_0 of GGUF. False: another kind. `run` columns side by side, from multiples of it
+ * on, share a scale (the whole row, or what divides it); the integers are within lo .. hi.
+ */
+struct pm_code_shape { size_t run; int lo, hi; };
+bool pm_source_code_shape(const struct pm_source_tensor *t, struct pm_code_shape *out);
+/* The integers of a row, column c at q[c * ldq], and the scale of each `group` columns (which must divide run), number i at scale[i * lds], to the bit. lo .. hi must fit int8. */
+void pm_source_codes(const struct pm_source_tensor *t, size_t row, size_t group, int8_t *q, size_t ldq, float *scale, size_t lds);
+/* The tensor that its scales lie in, for messages. */
+const char *pm_source_scale_name(const struct pm_source_tensor *t);
 /* Says that rows will not be read again. */
 void pm_source_drop(const struct pm_source_tensor *t, size_t row0, size_t n);
 
 /* The two kinds (source.c chooses). */
 pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
 pm_status pm_source_open_gguf(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
+/* Of a folder that is quantized already (ready.c): whether its method is known, looked at before the tensors; then, with all of them there, each packed tensor is added under the
+   name that it would have as floats, "X.weight". Both do nothing where config.json has no quantization_config. */
+pm_status pm_ready_check(struct pm_source *s, pm_error *err);
+pm_status pm_ready_bind(struct pm_source *s, pm_error *err);
 /* The model's name, made valid UTF-8 and cut where it is very long. */
 pm_status pm_source_name(struct pm_source *s, const char *text, size_t len, pm_error *err);
 /* Takes the text of a chat template. */

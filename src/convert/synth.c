@@ -265,7 +265,7 @@ static pm_status describe(const struct shape *sh, const pm_synth_params *p, cons
     }
     d->head = d->embed = (struct pm_linear_desc){ .n = sh->n_vocab, .k = sh->n_embd };
     if (sh->differ) sh->differ(d);
-    pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head_same);
+    pm_dtype_apply(d, dtype, p->rotate != PM_ROTATE_OFF, p->head == PM_HEAD_SAME);
     return PM_OK;
 }
 

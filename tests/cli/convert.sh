@@ -85,6 +85,20 @@ run template "$T/vocab2.pumice" --messages "$T/m.json"; rc 0; out "<|im_start|>u
 Hi<|im_end|>
 <|im_start|>assistant"
 
+# What is quantized already is taken as it is, or anew.
+ready=$SOURCE/tests/golden/ready
+run convert "$ready/gptq" -o "$T/r.pumice"; rc 0; no_out
+run inspect "$T/r.pumice" --verify; rc 0; out_has 'made from gptq "gptq"; 4 linears hold its quantized weights without loss'; out_has "all hashes match"
+run convert "$ready/gptq" -o "$T/s.pumice" --head w8; rc 0
+n=$((n + 1)); [ "$(wc -c <"$T/s.pumice")" -lt "$(wc -c <"$T/r.pumice")" ] || wrong "--head w8 makes nothing smaller"
+run convert "$ready/gptq" -o "$T/r.pumice" --requantize --dtype w4a16_g32 --rotate on; rc 0
+run inspect "$T/r.pumice"; rc 0; out_has "w4a16_g32"
+n=$((n + 1)); grep -q "without loss" "$T/out" && wrong "requantized, and yet without loss"
+rm "$T/r.pumice"
+fails 3 "--requantize dequantizes and quantizes anew" convert "$ready/gptq" -o "$T/r.pumice" --dtype f16
+fails 3 "--requantize dequantizes and quantizes anew" convert "$ready/gptq-act-order" -o "$T/r.pumice"
+gone "$T/r.pumice"; alone "$T/r.pumice"
+
 # What cannot be converted is said, and leaves nothing.
 keep() { echo precious >"$T/kept.pumice"; fails "$@" -o "$T/kept.pumice"; is "$(cat "$T/kept.pumice")" precious; alone "$T/kept.pumice"; }
 keep 3 "model.safetensors" convert "$T/ck"

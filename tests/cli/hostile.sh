@@ -130,5 +130,5 @@ fails 3 "neither a checkpoint folder nor a GGUF file (it does not begin with \"G
 head -c 3000 "$SOURCE/tests/fuzz/corpus/gguf/seed-llama-f32" >"$T/cut.gguf"
 fails 3 "it is cut off or damaged" convert "$T/cut.gguf" -o "$T/x.pumice"
 run convert "$SOURCE/tests/fuzz/corpus/gguf/seed-llama-q4_0" -o "$T/q.pumice" --dtype w4a16_g32; rc 0
-run inspect "$T/q.pumice" --verify; rc 0; out_has 'made from GGUF v3 "Tiny"; 5 linears hold its four-bit weights without loss'
+run inspect "$T/q.pumice" --verify; rc 0; out_has 'made from GGUF v3 "Tiny"; 5 linears hold its quantized weights without loss'
 finish

@@ -1,6 +1,6 @@
 /*
  * fuzz_seeds FOLDER GOLDEN: writes the first inputs of the fuzz targets' corpora (FOLDER/TARGET/seed-*), made of the tests' tiny checkpoints and of the configs and shapes in
- * GOLDEN (tests/golden/models), so that a fuzzer begins with files that work. What fuzzing finds is added beside them by hand.
+ * GOLDEN (tests/golden/models, with tests/golden/ready beside it), so that a fuzzer begins with files that work. What fuzzing finds is added beside them by hand.
  */
 #include <pumice.h>
 
@@ -152,39 +152,61 @@ static void put_desc(const char *name, const char *file)
     pm_container_close(&c);
 }
 
+/* The config and the shapes of a golden checkpoint; the length of the latter, or 0 where there is none. */
+static size_t seed_golden(const char *folder, const char *entry, const char *name)
+{
+    char path[512];
+    struct pm_buf all = { 0 };
+    static char header[1 << 16];
+    uint64_t len;
+    snprintf(path, sizeof path, "%s/%s/config.json", folder, entry);
+    json_t *c = *entry == '.' ? NULL : json_load_file(path, 0, NULL);
+    if (!c) return 0;
+    char *config = json_dumps(c, JSON_COMPACT);
+    snprintf(path, sizeof path, "%s/%s/model.safetensors", folder, entry);
+    FILE *f = fopen(path, "rb");
+    if (!config || !f || fread(&len, 8, 1, f) != 1 || len > sizeof header || fread(header, 1, len, f) != len) abort();
+    fclose(f);
+    pm_buf_puts(&all, config, NULL);
+    pm_buf_puts(&all, "\xFF\xFF\xFF", NULL);
+    pm_buf_add(&all, header, len, NULL);
+    put("checkpoint", name, all.data, all.len);
+    pm_buf_free(&all);
+    json_decref(c);
+    free(config);
+    return len;
+}
+
 /* The families that the tiny checkpoints do not have. */
 static void seed_goldens(const char *golden, const char *out)
 {
     DIR *d = opendir(golden);
     for (struct dirent *e; d && (e = readdir(d));) {
         char path[512], name[300];
-        struct pm_buf all = { 0 };
-        static char header[1 << 16];
-        uint64_t len;
-        snprintf(path, sizeof path, "%s/%s/config.json", golden, e->d_name);
-        json_t *c = e->d_name[0] == '.' ? NULL : json_load_file(path, 0, NULL);
-        if (!c) continue;
-        char *config = json_dumps(c, JSON_COMPACT);
-        snprintf(path, sizeof path, "%s/%s/model.safetensors", golden, e->d_name);
-        FILE *f = fopen(path, "rb");
-        if (!config || !f || fread(&len, 8, 1, f) != 1 || len > sizeof header || fread(header, 1, len, f) != len) abort();
-        fclose(f);
-        pm_buf_puts(&all, config, NULL);
-        pm_buf_puts(&all, "\xFF\xFF\xFF", NULL);
-        pm_buf_add(&all, header, len, NULL);
         snprintf(name, sizeof name, "seed-golden-%s", e->d_name);
-        put("checkpoint", name, all.data, all.len);
+        size_t len = seed_golden(golden, e->d_name, name);
+        if (!len) continue;
         snprintf(path, sizeof path, "%s/%s", golden, e->d_name);
         pm_error err = { 0 };
         static const char *const dtypes[] = { "f16", "w8a8_g128", "bf16", "w4a16_g32", "w8a8", "w4a16" };
-        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .dtype = dtypes[len % 6], .n_threads = 1, .head_same = len % 4 == 1 }, &err)) {
+        if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .dtype = dtypes[len % 6], .n_threads = 1, .head = len % 4 == 1 ? PM_HEAD_SAME : PM_HEAD_W8 }, &err)) {
             fprintf(stderr, "%s\n", err.msg);
             exit(1);
         }
         put_desc(name, out);
-        pm_buf_free(&all);
-        json_decref(c);
-        free(config);
+    }
+    if (d) closedir(d);
+}
+
+/* Checkpoints that are quantized already. */
+static void seed_ready(const char *golden)
+{
+    char folder[512], name[300];
+    snprintf(folder, sizeof folder, "%s/../ready", golden);
+    DIR *d = opendir(folder);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        snprintf(name, sizeof name, "seed-ready-%s", e->d_name);
+        seed_golden(folder, e->d_name, name);
     }
     if (d) closedir(d);
 }
@@ -283,6 +305,7 @@ int main(int argc, char **argv)
     seed_gguf(tmp);
     seed_checkpoint(dir, out);
     seed_goldens(argv[2], out);
+    seed_ready(argv[2]);
     seed_tokenizer();
     seed_world();
     seed_state();

@@ -30,13 +30,11 @@ static pm_status refuse_extras(const json_t *c, const struct pm_dense *m, pm_err
 {
     static const char *const gelu[] = { "gelu_pytorch_tanh", "gelu_new", "gelu_fast" };
     const char *what = pm_config_name(c), *act = NULL;
-    const json_t *quantized = NULL;
-    pm_status st;
-    if ((st = pm_json_opt_str(c, what, m->keys.act, &act, err)) || (st = pm_json_opt_obj(c, what, "quantization_config", &quantized, err))) return st;
+    pm_status st = pm_json_opt_str(c, what, m->keys.act, &act, err);
+    if (st) return st;
     bool same = !act || (m->layer.act == PM_ACT_SILU && strcmp(act, "silu") == 0);
     for (int i = 0; i < 3 && !same; i++) same = m->layer.act == PM_ACT_GELU && strcmp(act, gelu[i]) == 0;
     if (!same) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"%s\" is \"%.40s\"; this family has \"%s\"", what, m->keys.act, act, m->layer.act == PM_ACT_SILU ? "silu" : gelu[0]);
-    if (quantized) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"quantization_config\": the checkpoint is quantized already; give the original one", what);
     return PM_OK;
 }
 

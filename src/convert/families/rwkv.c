@@ -105,8 +105,6 @@ static pm_status refuse_extras(const json_t *c, const struct model *m, pm_error 
     if (!bias) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"norm_bias\" is false: norms without a bias are not supported by this family", pm_config_name(c));
     if (deep) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"use_deep_embed\" is true: deep embeddings are not supported", pm_config_name(c));
     if (json_is_object(json_object_get(c, "attn"))) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"attn\" asks for attention layers among the recurrent ones: not supported by this family", pm_config_name(c));
-    if (json_is_object(json_object_get(c, "quantization_config")))
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"quantization_config\": the checkpoint is quantized already; give the original one", pm_config_name(c));
     json_array_foreach(dims, i, v)
         if (json_integer_value(v) != (json_int_t)m->n_embd)
             return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: field \"value_dim\" is %lld at %zu; only hidden_size, %u, is supported", pm_config_name(c), (long long)json_integer_value(v), i, m->n_embd);
