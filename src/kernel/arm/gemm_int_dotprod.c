@@ -9,6 +9,7 @@
 #define V16_MR 6
 #define V16_NP(mt) ((mt) <= 2 ? 2 : 1)
 #define V16_ACC 6
+#define V16_UNPACK 1        /* masks and shifts share pipes with the multiplications */
 #define V16_AHEAD 2048      /* bytes that decode prefetches ahead */
 #include "kernel/body/gemm_int.inc"
 

@@ -1,13 +1,14 @@
-/* NEON without dot products (Cortex-A53, A72): the integer linears. A vector is four registers of thirty-two: 4 tokens x 1 panel beside the widened products. */
+/* NEON without dot products (Cortex-A53, A72): the integer linears. A panel is eight registers of sums for a token, of thirty-two: 2 tokens x 1 panel. */
 #include "kernel/ref.h"
 #include "kernel/tiers.h"
 #include "kernel/arm/v16_neon.h"
 
 #define PM_FN(name) name##_neon
-#define V16_PEAK_CHAINS 4
-#define V16_MR 4
+#define V16_DOTS "kernel/arm/dots_neon.inc"
+#define V16_MR 2
 #define V16_NP(mt) ((mt) == 1 ? 2 : 1)
-#define V16_ACC 4
+#define V16_ACC 2
+#define V16_UNPACK 1        /* masks and shifts share pipes with the multiplications */
 #define V16_AHEAD 2048      /* bytes that decode prefetches ahead */
 #include "kernel/body/gemm_int.inc"
 

@@ -13,6 +13,7 @@ typedef struct { float32x4_t v[4]; } vf;
 typedef struct { int32x4_t v[4]; } vi;
 
 #define V16_EACH(out, expr) { out r_; for (int i = 0; i < 4; i++) r_.v[i] = (expr); return r_; }
+#define V16_EIGHT(out, expr) { out r_; for (int i = 0; i < 8; i++) r_.v[i] = (expr); return r_; }
 V16_FN vf vf_load(const float *p) V16_EACH(vf, vld1q_f32(p + 4 * i))
 V16_FN void vf_store(float *p, vf x) { for (int i = 0; i < 4; i++) vst1q_f32(p + 4 * i, x.v[i]); }
 V16_FN vf vf_load_n(const float *p, size_t n)
@@ -92,6 +93,7 @@ typedef struct { int8x16_t v[4]; } vw;
 typedef int8x16_t va;
 #define V16_W8_BIAS 0
 V16_FN vw vw_load8(const int8_t *p) V16_EACH(vw, vld1q_s8(p + 16 * i))
+V16_FN void vw_store(int8_t *p, vw w) { for (int i = 0; i < 4; i++) vst1q_s8(p + 16 * i, w.v[i]); }
 V16_FN void vw_load4(const uint8_t *p, vw *lo, vw *hi)
 {
     for (int i = 0; i < 4; i++) {
@@ -129,26 +131,9 @@ V16_FN int32x4_t v16_lane(int32x4_t acc, int8x16_t w, int8x16_t a, int lane)
     default: return vdotq_laneq_s32(acc, w, a, 3);
     }
 }
-V16_FN vw vw_load4_half(const uint8_t *p, int high)
-{
-    vw r;
-    for (int i = 0; i < 4; i++) {
-        uint8x16_t b = vld1q_u8(p + 16 * i);
-        r.v[i] = vreinterpretq_s8_u8(high ? vshrq_n_u8(b, 4) : vandq_u8(b, vdupq_n_u8(15)));
-    }
-    return r;
-}
 V16_FN vi vi_dot8_lane(vi acc, vw w, int8x16_t a, int lane) V16_EACH(vi, v16_lane(acc.v[i], w.v[i], a, lane))
-#else
-/* two rows' products in 16 bits (|w a| <= 128 * 127, pairs are added in 32), then neighbours together */
-V16_FN int32x4_t v16_dot(int32x4_t acc, int8x16_t w, int8x16_t a)
-{
-    int16x8_t l = vmull_s8(vget_low_s8(w), vget_low_s8(a)), h = vmull_high_s8(w, a);
-    return vaddq_s32(acc, vpaddq_s32(vpaddlq_s16(l), vpaddlq_s16(h)));
-}
-V16_FN vi vi_dot8(vi acc, vw w, va a) V16_EACH(vi, v16_dot(acc.v[i], w.v[i], a))
-#endif
 V16_FN vi vi_dot4(vi acc, vw w, va a) { return vi_dot8(acc, w, a); }
+#endif
 #define V16_PREFETCH(p) __builtin_prefetch(p)
 #define V16_PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
 
