@@ -4,6 +4,10 @@
  * One job at a time. `open` is its number and how many of its chunks nobody has taken; who takes one lowers it, and the job stays until every taken chunk is done, which
  * `undone` counts. So a job waits for chunks, never for threads: one that the system runs late, because others want its CPU, finds nothing left and has held up nobody.
  * `epoch` changes after a job is open, for workers to wait for.
+ *
+ * Of a split job (pm_pool_split) a worker takes several units at once, as many as pm_pool_share says. One that declines the rest lowers `active`, which counts workers that took something
+ * and did not decline: the last of them may not, so nothing is left to a thread that may never run.
+ *
  * Both waits spin for about 50 microseconds first: between two linears of one token the next job follows within that time. Only who really sleeps is woken by a system
  * call: a sleeper says so in `asleep` before it looks at the word for the last time, and who changes the word looks at `asleep` after that.
  *
@@ -42,9 +46,13 @@ struct trace { _Alignas(64) pm_profile_event *event; size_t n; };
 struct pm_pool {
     struct word epoch, undone;              /* undone: chunks of the current job */
     _Alignas(64) _Atomic uint64_t open;     /* number of the job << 32 | its chunks that are not taken */
-    _Alignas(64) size_t n_chunks;           /* these three are stable while a chunk is undone */
+    _Alignas(64) _Atomic size_t align;      /* 0: chunks are taken one by one */
+    size_t n_chunks;                        /* of the current job; these five are stable while a chunk is undone */
     pm_pool_fn fn;
+    pm_pool_range_fn range;
     void *ctx;
+    uint64_t begin_ns;
+    _Atomic int active;
     bool stop;
     int n_threads, n_started;
     struct worker *workers;                 /* [n_threads - 1], owned */
@@ -93,20 +101,64 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
     t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = now_ns() };
 }
 
-/* Takes chunks until there are none, of one job: the next is not opened before these are said to be done. */
+/* Ranges per thread of what is left, and how much slower than the mean of the others a worker must be to leave something to them: noise must not look like a little core. */
+#define RANGES 4
+#define SLOW 0.6
+
+size_t pm_pool_share(const struct pm_share *s)
+{
+    size_t size = pm_min_size(s->left, pm_round_up(pm_max_size(1, s->left / ((size_t)s->n_threads * RANGES)), s->align));
+    if (!s->mine || !s->mine_ns || !s->job_ns) return size;
+    double mine = (double)s->mine / (double)s->mine_ns, others = (double)(s->n - s->left) / (double)s->job_ns - mine;
+    if (mine * (s->n_threads - 1) >= SLOW * others) return size;
+    if ((double)size / mine <= (double)(s->left - size) / others) return size;
+    size = pm_min_size(s->left, s->align);
+    return (double)size / mine <= (double)(s->left - size) / others ? size : 0;
+}
+
+/*
+ * Takes chunks until there are none, of one job: the next is not opened before these are said to be done. What is read before the first is taken may be of another job, but then taking
+ * fails: `align` is written before `open`.
+ */
 static void take_chunks(struct pm_pool *p, int worker)
 {
-    uint64_t begin = p->trace ? now_ns() : 0, at = atomic_load_explicit(&p->open, memory_order_acquire);
-    uint32_t taken = 0, left;
+    uint64_t begin = p->trace ? now_ns() : 0, start = 0, at = atomic_load_explicit(&p->open, memory_order_acquire);
+    uint32_t left;
+    size_t ranges = 0;
+    bool last = false;
+    struct pm_share s = { .n_threads = p->n_threads };
     while ((left = (uint32_t)at) != 0) {
-        if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - 1, memory_order_acquire, memory_order_acquire)) continue;
-        p->fn(p->ctx, p->n_chunks - left, worker);
-        taken++;
+        size_t size = 1, align = atomic_load_explicit(&p->align, memory_order_relaxed);
+        if (align) {
+            s.left = left;
+            s.align = align;
+            size = last ? left : pm_pool_share(&s);
+            if (!size && atomic_fetch_sub(&p->active, 1) > 1) break;
+            if (!size) {
+                last = true;        /* all others have declined */
+                continue;
+            }
+        }
+        if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - size, memory_order_acquire, memory_order_acquire)) continue;
+        size_t first = p->n_chunks - left;
+        if (align) {
+            if (!s.mine) {
+                atomic_fetch_add(&p->active, 1);
+                start = now_ns();
+                s.n = p->n_chunks;
+            }
+            p->range(p->ctx, first, first + size, worker);
+            uint64_t now = now_ns();
+            s.mine_ns = now - start;
+            s.job_ns = now - p->begin_ns;
+        } else p->fn(p->ctx, first, worker);
+        s.mine += size;
+        ranges++;
         at = atomic_load_explicit(&p->open, memory_order_acquire);
     }
-    if (!taken) return;
-    if (p->trace) note(p, worker, begin, taken);
-    if (atomic_fetch_sub(&p->undone.value, taken) == taken) wake(&p->undone, 1);
+    if (!s.mine) return;
+    if (p->trace) note(p, worker, begin, ranges);
+    if (atomic_fetch_sub(&p->undone.value, (uint32_t)s.mine) == s.mine) wake(&p->undone, 1);
 }
 
 static void *worker_main(void *arg)
@@ -136,6 +188,18 @@ static void publish(struct pm_pool *p, uint32_t n_chunks)
     wake(&p->epoch, PM_MAX_THREADS);
 }
 
+/* Opens the job that p describes, works on it and waits for the others. */
+static void run_job(struct pm_pool *p, void *ctx, size_t n, size_t align)
+{
+    p->ctx = ctx;
+    p->n_chunks = n;
+    atomic_store_explicit(&p->align, align, memory_order_relaxed);
+    publish(p, (uint32_t)n);
+    take_chunks(p, 0);
+    uint32_t left;
+    while ((left = atomic_load_explicit(&p->undone.value, memory_order_acquire)) != 0) wait_change(&p->undone, left);
+}
+
 void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 {
     if (p->n_started == 0 || n_chunks <= 1 || n_chunks > UINT32_MAX) {
@@ -145,12 +209,21 @@ void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
         return;
     }
     p->fn = fn;
-    p->ctx = ctx;
-    p->n_chunks = n_chunks;
-    publish(p, (uint32_t)n_chunks);
-    take_chunks(p, 0);
-    uint32_t left;
-    while ((left = atomic_load_explicit(&p->undone.value, memory_order_acquire)) != 0) wait_change(&p->undone, left);
+    run_job(p, ctx, n_chunks, 0);
+}
+
+void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, size_t align)
+{
+    if (p->n_started == 0 || n <= align || n > UINT32_MAX) {
+        uint64_t begin = p->trace ? now_ns() : 0;
+        if (n) fn(ctx, 0, n, 0);
+        if (p->trace) note(p, 0, begin, n > 0);
+        return;
+    }
+    p->range = fn;
+    p->begin_ns = now_ns();
+    atomic_store_explicit(&p->active, 0, memory_order_relaxed);
+    run_job(p, ctx, n, align);
 }
 
 int pm_cpu_count(void)

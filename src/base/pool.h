@@ -22,6 +22,22 @@ int pm_pool_threads(const struct pm_pool *pool);
 typedef void (*pm_pool_fn)(void *ctx, size_t chunk, int worker);
 void pm_pool_run(struct pm_pool *pool, pm_pool_fn fn, void *ctx, size_t n_chunks);
 
+/*
+ * The same for n units that are better taken several at a time: fn(ctx, first, end, worker) for ranges that cover [0, n) once, each but the last a multiple of `align` units.
+ * Ranges shrink towards the end, and a worker that is much slower than the others leaves the last ones to them.
+ */
+typedef void (*pm_pool_range_fn)(void *ctx, size_t first, size_t end, int worker);
+void pm_pool_split(struct pm_pool *pool, pm_pool_range_fn fn, void *ctx, size_t n, size_t align);
+
+/* The decision of pm_pool_split, apart so that it can be simulated: how many units a worker takes next, or 0: the others will have done the rest before it could. */
+struct pm_share {
+    size_t n, left, align;      /* units in all, not taken yet (at least 1), taken together */
+    int n_threads;
+    size_t mine;                /* units that this worker has done */
+    uint64_t mine_ns, job_ns;   /* its time for them; time since the job began */
+};
+size_t pm_pool_share(const struct pm_share *s);
+
 /* ---- tracing ---- */
 
 /* Up to `max` events per worker are kept from now on; 0 ends tracing and frees them. Not while a job runs. */

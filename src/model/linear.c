@@ -228,21 +228,19 @@ static void multiply(const struct job *j, size_t p0, size_t p1)
     }
 }
 
-static void multiply_chunk(void *ctx, size_t chunk, int worker)
+static void multiply_range(void *ctx, size_t p0, size_t p1, int worker)
 {
     (void)worker;
-    const struct job *j = ctx;
-    size_t p0 = chunk * j->per_chunk;
-    multiply(j, p0, pm_min_size(j->n_panel, p0 + j->per_chunk));
+    multiply(ctx, p0, p1);
 }
 
 /* Chunks per thread: enough that a slow core does not hold up the others at the end. */
 #define CHUNKS_PER_THREAD 8
 
-static void run_chunks(struct job *j, const char *name, pm_pool_fn fn, size_t n, size_t align)
+static void run_chunks(struct job *j, const char *name, pm_pool_fn fn, size_t n)
 {
     size_t threads = (size_t)pm_pool_threads(j->e->pool);
-    j->per_chunk = pm_round_up(pm_max_size(1, n / (threads * CHUNKS_PER_THREAD)), align);
+    j->per_chunk = pm_max_size(1, n / (threads * CHUNKS_PER_THREAD));
     if (threads == 1) j->per_chunk = n;
     pm_pool_name(j->e->pool, name);
     pm_pool_run(j->e->pool, fn, j, (n + j->per_chunk - 1) / j->per_chunk);
@@ -259,14 +257,15 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
     j.gemm.y = y;
     j.gemm.ldy = ldy;
     if (e->observe) {
-        run_chunks(&j, "prepare", prepare_only, m, 1);
+        run_chunks(&j, "prepare", prepare_only, m);
         e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
         if (e->skip) return;
-        run_chunks(&j, "prepare", pack_only, m, 1);
+        run_chunks(&j, "prepare", pack_only, m);
     } else {
-        run_chunks(&j, "prepare", prepare_chunk, m, 1);
+        run_chunks(&j, "prepare", prepare_chunk, m);
     }
-    run_chunks(&j, pm_slot_title(id), multiply_chunk, j.n_panel, m > 1 ? 2 : 1);
+    pm_pool_name(e->pool, pm_slot_title(id));
+    pm_pool_split(e->pool, multiply_range, &j, j.n_panel, m > 1 ? 2 : 1);
 }
 
 void pm_linear_rows(struct pm_exec *e, const struct pm_linear *l, size_t panel0, size_t n_panel, const struct pm_rows *r)

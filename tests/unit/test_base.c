@@ -146,6 +146,14 @@ static void count(void *ctx, size_t chunk, int worker)
     atomic_fetch_add(&((struct count_job *)ctx)->hits[chunk], 1);
 }
 
+static void count_range(void *ctx, size_t first, size_t end, int worker)
+{
+    for (size_t i = first; i < end; i++) {
+        if (worker == 1) for (volatile int spin = 0; spin < 2000; spin++) {}      /* a little core */
+        count(ctx, i, worker);
+    }
+}
+
 static void test_pool(void **state)
 {
     (void)state;
@@ -158,6 +166,8 @@ static void test_pool(void **state)
             size_t n = round * 3 % 1000;
             pm_pool_run(pool, count, &job, n);
             for (size_t i = 0; i < 1000; i++) assert_int_equal(job.hits[i], i < n);
+            pm_pool_split(pool, count_range, &job, n, round % 2 + 1);
+            for (size_t i = 0; i < 1000; i++) assert_int_equal(job.hits[i], i < n ? 2 : 0);
         }
         pm_pool_free(pool);
     }
