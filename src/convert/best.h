@@ -1,0 +1,77 @@
+/*
+ * Conversion with calibration, for the files that share it: best.c (streams and layers), best_linear.c (one linear), best_keep.c (finished layers of an earlier run).
+ */
+#ifndef PM_CONVERT_BEST_H
+#define PM_CONVERT_BEST_H
+
+#include "convert/calibrate.h"
+#include "convert/conversion.h"
+#include "convert/gptq.h"
+#include "convert/plan.h"
+#include "model/decoder.h"
+
+#define PM_BEST_LINEARS 4   /* of a layer */
+#define PM_BEST_SAMPLE 256  /* tokens on which ways are tried */
+
+/* A linear in memory, as file-like panels. {0} is none. */
+struct held {
+    struct pm_linear linear;
+    void *weight;           /* owned */
+    float *scale, *bias;    /* owned */
+};
+
+struct best {
+    struct pm_conversion *c;
+    struct pm_exec exec;
+    struct pm_matrix_ops ops;
+    struct pm_calibration cal;
+    bool follow;                        /* there is a float stream */
+    struct pm_spill x, xq;              /* [tokens][ld]; x only with `follow` */
+    size_t ld, n_batch, batch;          /* windows of a batch */
+    float *in, *diff;                   /* [tokens of a batch][ldx] inputs of the linear at work: of the quantised stream; of the float stream, then the difference */
+    float *stream, *missing;            /* [tokens of a batch][ld] the residual stream of xq there; what it lacks to that of x */
+    size_t ldx;
+    struct pm_kv *kv;                   /* [batch] of one layer */
+    struct pm_desc one;                 /* the description with only the layer at work */
+    struct held f[PM_BEST_LINEARS], q[PM_BEST_LINEARS];
+    struct vector { float *plain, *file; size_t n, offset; } vector[PM_SLOT_PER_LAYER];     /* the layer's: of the float stream, and of the file; in struct pm_layer. Owned */
+    struct pm_model positions;          /* as much of a model as pm_model_ropes reads */
+    struct pm_ropes ropes;
+    double err2[PM_BEST_LINEARS], sum2[PM_BEST_LINEARS];  /* of the layer's linears */
+    uint64_t done, total;
+    enum pm_slot_id want;               /* the observer looks for this */
+    float *to, *to_stream;              /* and copies its rows here, and the residual stream's there unless it is NULL */
+    /* what is tried on samples before a linear is quantised */
+    float *sample;                      /* [PM_BEST_SAMPLE][ldx] inputs, owned */
+    size_t n_sample;
+    float *s;                           /* [ldx] what the inputs are divided by, owned */
+};
+
+/* The linears of a layer in the order in which a forward pass meets them; what is indexed by i below is in that order. */
+extern const enum pm_slot_id pm_best_order[PM_BEST_LINEARS];
+struct pm_linear_desc *pm_best_desc(struct pm_layer_desc *l, size_t i);
+const struct pm_parts *pm_best_parts(struct best *b, uint32_t layer, size_t i);
+
+/* Work in millions of multiplications, for progress. pm_best_advance: PM_ABORTED when the caller wants to stop. */
+uint64_t pm_best_linear_work(struct pm_layer_desc *l, size_t i, uint64_t tokens);
+pm_status pm_best_advance(struct best *b, const char *name, uint64_t work, pm_error *err);
+/* Runs the streams up to linear i of the layer at work: its inputs go into g, and some into b->sample. */
+pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const char *name, uint64_t work, pm_error *err);
+
+/* Zeros in the shape of d. On failure what was taken is pm_held_free's to give back. */
+pm_status pm_held_make(struct held *h, const struct pm_linear_desc *d, pm_error *err);
+void pm_held_free(struct held *h);
+/* Linear i of the layer at work as F16: b->f[i]. */
+pm_status pm_held_load(struct best *b, size_t i, const struct pm_parts *parts, pm_error *err);
+/* Writes NAME.weight, .scale and .bias. */
+pm_status pm_held_put(struct best *b, const char *name, const struct held *h, pm_error *err);
+/* Makes b->q[i], sets the errors, and whatever makes its inputs divides them. */
+pm_status pm_best_linear(struct best *b, uint32_t layer, size_t i, pm_error *err);
+
+/* Stands for everything that decides what the layers become: the tool, the description, the options, the calibration's tokens, and the ends of every tensor. */
+void pm_best_key(const struct best *b, uint8_t key[32]);
+/* True when the layer at work was there; b->q, the norms and the errors are then those of the earlier run. */
+bool pm_best_take_back(struct best *b, pm_error *err);
+void pm_best_put_aside(struct best *b);
+
+#endif
