@@ -153,7 +153,7 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
     *d = (struct pm_desc){ .n_layer = 2, .n_embd = o->round ? 128 : 96, .n_vocab = BUILDER_VOCAB, .n_ctx_max = 1024, .n_rope = 1, .norm = o->layer_norm ? PM_NORM_LAYER : PM_NORM_RMS,
                            .rope = { { .kind = o->long_rope ? PM_ROPE_LONG : PM_ROPE_FIXED, .n_rot = 16, .scale = 1, .switch_ctx = o->long_rope ? 64 : 0, .long_scale = 1.25f } },
                            .embed_scale = o->caps ? 3 : 1, .logit_softcap = o->caps ? 4 : 0, .norm_eps = 1e-5f, .has_weights = true,
-                           .tied = o->tied, .bos_id = BUILDER_VOCAB - 3, .n_eos = 2, .eos_id = { BUILDER_EOS, BUILDER_VOCAB - 1 } };
+                           .tied = o->tied, .embed_balanced = o->embed_balanced, .bos_id = BUILDER_VOCAB - 3, .n_eos = 2, .eos_id = { BUILDER_EOS, BUILDER_VOCAB - 1 } };
     d->name = pm_strndup("tiny", 4, err);
     d->family = pm_strndup("test", 4, err);
     d->dtype = pm_strndup(dtype.name, strlen(dtype.name), err);

@@ -14,6 +14,7 @@ struct builder_options {
     const char *dtype;          /* as `--dtype` */
     bool round;                 /* sizes that every group divides; else odd ones */
     bool rotate, head_same, tied, bias, qk_norm;
+    bool embed_balanced;        /* with tied */
     bool layer_norm, parallel, mlp, post_norms;     /* the blocks' other forms */
     bool gelu;                  /* in place of silu; mlp has it anyway */
     uint32_t window;            /* of the first layer */

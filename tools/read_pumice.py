@@ -237,7 +237,7 @@ def logits(f, ids):
     eps = m["norm_eps"]
     head = Linear(f, "head", m["head"])
     embed = head if m["tied"] else Linear(f, "embed", m["embed"])
-    x = np.stack([embed.row(i) for i in ids])
+    x = np.stack([embed.row(i) for i in ids]) * (f.tensor["embed.balance"] if m.get("embed_balanced") else F(1))
     for i, layer in enumerate(m["layers"]):
         x = x + attention(f, i, layer, rmsnorm(x, f.tensor["layers.%d.attn.norm" % i], eps), eps)
         x = x + ffn(f, i, layer, rmsnorm(x, f.tensor["layers.%d.ffn.norm" % i], eps))

@@ -107,7 +107,7 @@ static json_t *body_to_json(const struct pm_desc *d)
     json_t *j = json_pack("{s:I, s:I, s:s, s:f, s:b, s:f, s:f, s:o, s:b, s:o, s:o}", "n_embd", (json_int_t)d->n_embd, "n_ctx_max", (json_int_t)d->n_ctx_max, "norm", norm_names[d->norm],
                           "norm_eps", (double)d->norm_eps, "embed_norm", d->embed_norm, "embed_scale", (double)d->embed_scale, "logit_softcap", (double)d->logit_softcap, "ropes", ropes_to_json(d), "tied",
                           d->tied, "head", linear_to_json(&d->head), "layers", layers);
-    if (j && !d->tied && json_object_set_new(j, "embed", linear_to_json(&d->embed)) != 0) {
+    if (j && ((!d->tied && json_object_set_new(j, "embed", linear_to_json(&d->embed)) != 0) || (d->embed_balanced && json_object_set_new(j, "embed_balanced", json_true()) != 0))) {
         json_decref(j);
         return NULL;
     }
@@ -354,6 +354,8 @@ static pm_status read_body(const json_t *j, struct pm_desc *d, pm_error *err)
         (!d->tied && (st = read_fitting(j, "model", "embed", d->n_vocab, d->n_embd, &d->embed, err))) || (st = read_ropes(j, d, err)))
         return st;
     d->norm = (enum pm_norm_kind)norm;
+    if ((st = pm_json_opt_bool(j, "model", "embed_balanced", &d->embed_balanced, err))) return st;
+    if (d->embed_balanced && !d->tied) return pm_fail(err, PM_ERR_FORMAT, "model: field \"embed_balanced\" is only for a table that is \"tied\"");
     if (!json_is_array(layers)) return pm_fail(err, PM_ERR_MISSING, "model: field \"layers\" is missing");
     size_t n = json_array_size(layers);
     if (n < 1 || n > PM_MAX_LAYERS) return pm_fail(err, PM_ERR_LIMIT, "model has %zu layers; it must be from 1 to %d", n, PM_MAX_LAYERS);

@@ -131,6 +131,7 @@ struct pm_desc {
     struct pm_rope_desc rope[PM_MAX_ROPES];
     bool has_weights;               /* false: made with --vocab-only, no layers */
     bool tied;                      /* head is the embedding table too */
+    bool embed_balanced;            /* only when tied: a row of the table is multiplied by a vector when it serves as an embedding */
     struct pm_layer_desc *layer;    /* [n_layer], owned */
     struct pm_linear_desc head, embed;  /* embed: when not tied */
     int32_t bos_id;                 /* -1 = none */
@@ -170,6 +171,7 @@ enum pm_slot_id {
     PM_SLOT_rope = PM_SLOT_PER_LAYER,   /* `index` is the rope's number */
     PM_SLOT_rope_long,
     PM_SLOT_embed,
+    PM_SLOT_embed_balance,
     PM_SLOT_embed_norm,
     PM_SLOT_embed_norm_bias,
     PM_SLOT_norm,

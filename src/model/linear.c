@@ -312,4 +312,5 @@ void pm_linear_row(const struct pm_exec *e, const struct pm_linear *l, size_t id
     }
     }
     if (d->hadamard) e->kern.hadamard(out, d->k, d->hadamard);
+    for (size_t k = 0; l->balance && k < d->k; k++) out[k] *= l->balance[k];
 }

@@ -88,6 +88,7 @@ static pm_status bind_slot(void *ctx, const struct pm_slot *s, pm_error *err)
     case PM_SLOT_rope: return bind_frequencies(m, s, &m->inv_freq[s->index], err);
     case PM_SLOT_rope_long: return bind_frequencies(m, s, &m->inv_freq_long[s->index], err);
     case PM_SLOT_embed: return bind_linear(m, s->name, s->linear, &m->embed, err);
+    case PM_SLOT_embed_balance: return bind_vector(m, s->name, s->n, &m->embed.balance, err);
     case PM_SLOT_embed_norm: return bind_vector(m, s->name, s->n, &m->embed_norm, err);
     case PM_SLOT_embed_norm_bias: return bind_vector(m, s->name, s->n, &m->embed_norm_bias, err);
     case PM_SLOT_norm: return bind_vector(m, s->name, s->n, &m->norm, err);
@@ -102,8 +103,11 @@ static pm_status bind_weights(struct pm_model *m, pm_error *err)
     if (!m->layer) return PM_ERR_MEMORY;
     for (uint32_t i = 0; i < m->desc.n_layer; i++) m->layer[i].desc = m->desc.layer[i];
     pm_status st = pm_desc_walk(&m->desc, bind_slot, m, err);
-    if (!st && m->desc.tied) m->embed = m->head;
-    else if (!st) {
+    if (!st && m->desc.tied) {
+        const float *balance = m->embed.balance;
+        m->embed = m->head;
+        m->embed.balance = balance;
+    } else if (!st) {
         m->embed.sparse = &m->file.map;
         pm_filemap_sparse(&m->file.map, (size_t)((const uint8_t *)m->embed.w - m->file.map.data), pm_linear_weight_bytes(&m->desc.embed));
     }

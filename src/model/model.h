@@ -14,6 +14,7 @@ struct pm_linear {
     const void *w;          /* panels, in the mapping */
     const float *scale;     /* NULL for float types */
     const float *bias;      /* [N padded to 16] or NULL */
+    const float *balance;   /* of a table of embeddings: [K] that a row is multiplied by; or NULL */
     const struct pm_filemap *sparse;    /* the mapping that w lies in, when only a row of w is read now and then; else NULL */
 };
 
@@ -38,7 +39,7 @@ struct pm_model {
     const float *embed_norm, *embed_norm_bias;  /* [n_embd] or NULL */
     struct pm_layer *layer;                 /* [n_layer], owned */
     struct pm_linear head;
-    struct pm_linear embed;                 /* equal to head when tied */
+    struct pm_linear embed;                 /* equal to head when tied, but for its balance */
 };
 
 /* Opens without the public wrapper's allocation; on failure *m is empty. */

@@ -42,6 +42,7 @@ pm_status pm_desc_walk(const struct pm_desc *d, pm_slot_fn fn, void *ctx, pm_err
         if (d->rope[i].kind == PM_ROPE_LONG && (st = one(&s, prefix, "inv_freq_long", fn, ctx, err))) return st;
     }
     if (!d->tied && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed, .linear = &d->embed }, "", "embed", fn, ctx, err))) return st;
+    if (d->embed_balanced && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed_balance, .n = d->n_embd }, "", "embed.balance", fn, ctx, err))) return st;
     if (d->embed_norm && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed_norm, .n = d->n_embd }, "", "embed.norm", fn, ctx, err))) return st;
     if (d->embed_norm && d->norm == PM_NORM_LAYER && (st = one(&(struct pm_slot){ .id = PM_SLOT_embed_norm_bias, .n = d->n_embd }, "", "embed.norm_bias", fn, ctx, err))) return st;
     for (uint32_t i = 0; i < d->n_layer; i++)

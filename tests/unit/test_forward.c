@@ -307,7 +307,7 @@ static void reference(const struct pm_model *m, const int32_t *ids, double (*log
     for (size_t t = 0; t < N_TOK; t++) {
         for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] = weight_at(&m->embed, (size_t)ids[t], k);
         rotate(x[t], m->desc.n_embd, m->embed.desc.hadamard);
-        for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] *= (double)m->desc.embed_scale;
+        for (size_t k = 0; k < m->desc.n_embd; k++) x[t][k] *= (double)m->desc.embed_scale * (m->embed.balance ? (double)m->embed.balance[k] : 1);
         if (m->desc.embed_norm) norm(&m->desc, x[t], m->embed_norm, m->embed_norm_bias, x[t]);
     }
     for (uint32_t i = 0; i < m->desc.n_layer; i++) {
@@ -398,6 +398,8 @@ static void test_against_reference(void **state)
         { { .dtype = "w8a8_g128", .round = true, .mla = true, .rotate = true, .seed = 19 }, 1e-1 },
         { { .dtype = "w4a16", .tied = true, .mla = true, .head_same = true, .seed = 20 }, 4e-4 },
         { { .dtype = "w4a16_g128", .round = true, .tied = true, .mla = true, .rotate = true, .head_same = true, .seed = 21 }, 4e-4 },
+        { { .dtype = "f16", .tied = true, .embed_balanced = true, .caps = true, .seed = 22 }, 3e-6 },
+        { { .dtype = "w8a8", .tied = true, .embed_balanced = true, .rotate = true, .seed = 23 }, 4e-2 },
         { { .dtype = "f16", .rwkv7 = true, .layer_norm = true, .seed = 16 }, 3e-6 },
         { { .dtype = "f16", .round = true, .rwkv7 = true, .layer_norm = true, .post_norms = true, .tied = true, .seed = 17 }, 3e-6 },
         { { .dtype = "bf16", .rwkv7 = true, .hybrid = true, .seed = 18 }, 3e-6 },
@@ -426,13 +428,35 @@ static void test_against_reference(void **state)
     pm_engine_free(e);
 }
 
+/* A balance belongs to a tied table: a description that has it without one is refused. */
+static void test_balance(void **state)
+{
+    (void)state;
+    pm_error err = { 0 };
+    struct pm_model m;
+    struct pm_desc d;
+    for (int tied = 0; tied < 2; tied++) {
+        assert_int_equal(builder_write(path, &(struct builder_options){ .dtype = "f16", .tied = tied, .embed_balanced = tied, .seed = 1 }, &err), PM_OK);
+        assert_int_equal(pm_model_load(&m, path, &err), PM_OK);
+        assert_true((m.embed.balance != NULL) == tied && !m.head.balance);
+        json_t *j = pm_desc_to_json(&m.desc, &err);
+        json_object_set_new(j, "embed_balanced", json_true());
+        pm_status st = pm_desc_from_json(j, &d, &err);
+        assert_int_equal(st, tied ? PM_OK : PM_ERR_FORMAT);
+        if (st) assert_non_null(strstr(err.msg, "embed_balanced"));
+        else pm_desc_free(&d);
+        json_decref(j);
+        pm_model_unload(&m);
+    }
+}
+
 int main(void)
 {
     strcpy(path, "/tmp/pumice-forward-XXXXXX");
     int fd = mkstemp(path);
     if (fd < 0) return 1;
     close(fd);
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_reference) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_reference), cmocka_unit_test(test_balance) };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);
     return failed;
