@@ -243,7 +243,7 @@ static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
     if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->batch * b->cal.window, err);
     if (!st) st = quantise_layer(b, layer, err);
     if (!st) st = put_layer(b, layer, err);
-    if (layer + 1 < b->c->plan.desc.n_layer)
+    if (layer + 1 < b->c->plan.desc.n_layer || b->c->best_head)
         for (size_t batch = 0; batch < b->n_batch && !st; batch++) {
             if (b->follow) run_batch(b, batch, false, NULL);
             run_batch(b, batch, true, NULL);
@@ -304,6 +304,10 @@ static pm_status prepare(struct best *b, pm_error *err)
         }
         b->total += forward_work(&d->layer[i], PM_BEST_LINEARS, b->cal.n_window * b->cal.window);
     }
+    if (c->best_head) {
+        widest = pm_max_size(widest, d->n_embd);
+        b->total += pm_best_head_work(d);
+    }
     ldx = pm_round_up(widest, 16);
     b->one = *d;
     b->one.n_layer = 1;
@@ -341,6 +345,7 @@ pm_status pm_best_layers(struct pm_conversion *c, pm_error *err)
         pm_partial_open(&c->partial, c->params->output, key);
     }
     for (uint32_t i = 0; i < c->plan.desc.n_layer && !st; i++) st = do_layer(&b, i, err);
+    if (!st && c->best_head) st = pm_best_head(&b, err);
     if (!st) json_object_set_new(c->provenance, "calibration",
                                  json_pack("{s:s, s:I, s:I}", "text", c->params->calibrate ? "given" : "built-in", "bytes", (json_int_t)b.cal.text_bytes, "tokens", (json_int_t)(b.cal.n_window * b.cal.window)));
     c->writer.on_progress = mute;

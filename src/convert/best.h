@@ -1,5 +1,5 @@
 /*
- * Conversion with calibration, for the files that share it: best.c (streams and layers), best_linear.c (one linear), best_keep.c (finished layers of an earlier run).
+ * Conversion with calibration, for the files that share it: best.c (streams and layers), best_linear.c (one linear), best_head.c (the head), best_keep.c (finished layers of an earlier run).
  */
 #ifndef PM_CONVERT_BEST_H
 #define PM_CONVERT_BEST_H
@@ -65,6 +65,22 @@ void pm_held_free(struct held *h);
 pm_status pm_held_load(struct best *b, size_t i, const struct pm_parts *parts, pm_error *err);
 /* Writes NAME.weight, .scale and .bias. */
 pm_status pm_held_put(struct best *b, const char *name, const struct held *h, pm_error *err);
+/* What is done to the inputs of a linear. */
+struct pm_way {
+    bool can_scale;         /* whoever makes them can make them smaller by a factor of each */
+    size_t d_head, group;   /* so many heads of this size share their factors; group 1: none do */
+    bool scaled;            /* chosen: inputs are divided by b->s */
+    uint32_t block;         /* chosen: of the rotation, or 0 */
+};
+/* Chooses by trials on b->sample with some of the rows, and sets b->s. g: the sums of the inputs as they are. */
+pm_status pm_best_choose(struct best *b, const struct pm_gptq *g, const struct pm_linear_desc *d, const struct pm_parts *parts, struct pm_way *way, pm_error *err);
+/* Rows that go through together: a multiple of 64. */
+size_t pm_best_block_rows(const struct pm_linear_desc *d);
+/* w[n][k] *= s[k] */
+void pm_best_scale_columns(float *w, const float *s, size_t n, size_t k);
+/* The final norm and the head, and for a tied table its balance: written to the file. The streams must have passed the last layer. */
+pm_status pm_best_head(struct best *b, pm_error *err);
+uint64_t pm_best_head_work(const struct pm_desc *d);
 /* Makes b->q[i], sets the errors, and whatever makes its inputs divides them. */
 pm_status pm_best_linear(struct best *b, uint32_t layer, size_t i, pm_error *err);
 

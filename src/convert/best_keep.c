@@ -76,7 +76,7 @@ void pm_best_key(const struct best *b, uint8_t key[32])
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     pm_sha256_init(&h);
     pm_sha256_update(&h, pm_version(), strlen(pm_version()));
-    pm_sha256_update(&h, "best 3", 6);      /* of this file's ways */
+    pm_sha256_update(&h, "best 4", 6);      /* of these files' ways */
     char *config = c->source.config ? json_dumps(c->source.config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     if (config) pm_sha256_update(&h, config, strlen(config));   /* scales and frequencies that the family folds in are in no description */
     free(config);

@@ -42,7 +42,7 @@ pm_status pm_held_make(struct held *h, const struct pm_linear_desc *d, pm_error 
     return PM_OK;
 }
 
-static size_t block_rows(const struct pm_linear_desc *l)
+size_t pm_best_block_rows(const struct pm_linear_desc *l)
 {
     size_t rows = pm_max_size(64, BLOCK_BYTES / ((size_t)l->k * sizeof(float)) / 64 * 64);
     return pm_min_size(rows, pm_round_up(l->n, 64));
@@ -54,7 +54,7 @@ pm_status pm_held_load(struct best *b, size_t i, const struct pm_parts *parts, p
     d.type = PM_W_F16;
     d.group = d.hadamard = 0;
     pm_status st = pm_held_make(&b->f[i], &d, err);
-    size_t rows = block_rows(&d);
+    size_t rows = pm_best_block_rows(&d);
     float *w = st ? NULL : pm_calloc(rows, d.k * sizeof *w, err);
     if (!st && !w) st = PM_ERR_MEMORY;
     const struct pm_quantize q = { .linear = &d };
@@ -79,8 +79,7 @@ static void rotate_row(void *ctx, size_t r, int worker)
 
 /* ---- what is done to the inputs of a linear: decided on samples, with the kernels that will run ---- */
 
-/* w[n][k] *= s */
-static void scale_columns(float *w, const float *s, size_t n, size_t k)
+void pm_best_scale_columns(float *w, const float *s, size_t n, size_t k)
 {
     for (size_t r = 0; r < n; r++)
         for (size_t i = 0; i < k; i++) w[r * k + i] *= s[i];
@@ -91,20 +90,19 @@ static void scale_columns(float *w, const float *s, size_t n, size_t k)
  * the inputs' squares, those of the weights to theirs, and (sum w_i^2 s_i^2)(sum x_i^2 / s_i^2) is least where s_i^4 = x_i^2 / w_i^2 (Cauchy-Schwarz). Heads that share a value
  * head share its s.
  */
-static void balance(struct best *b, const float *moment, size_t i, const float *w, size_t n)
+static void balance(struct best *b, const float *moment, const struct pm_way *way, const float *w, size_t n, size_t k)
 {
-    const struct pm_layer_desc *l = b->one.layer;
-    size_t k = pm_best_desc(b->one.layer, i)->k, d = l->d_head, group = l->n_head / l->n_kv;
+    size_t d = way->d_head, group = way->group;
     double sum = 0;
     for (size_t c = 0; c < k; c++) b->s[c] = 1;
     for (size_t c = 0; c < k; c++) {
-        size_t first = pm_best_order[i] == PM_SLOT_o ? c / d / group * group * d + c % d : c, many = pm_best_order[i] == PM_SLOT_o ? group : 1;
+        size_t first = group > 1 ? c / d / group * group * d + c % d : c;
         if (first != c) {
             b->s[c] = b->s[first];
             continue;
         }
         double x2 = 0, w2 = 0;
-        for (size_t m = 0; m < many; m++) {
+        for (size_t m = 0; m < group; m++) {
             size_t at = first + m * d;
             x2 += (double)moment[at];
             for (size_t r = 0; r < n; r++) w2 += (double)w[r * k + at] * (double)w[r * k + at];
@@ -122,9 +120,9 @@ static void balance(struct best *b, const float *moment, size_t i, const float *
 /* The squared error of the outputs of sample rows for sample inputs, or with out != NULL the outputs. */
 struct trial { float *w, *x, *y, *want; size_t n; };
 
-static double try_way(struct best *b, const struct trial *t, size_t i, const float *w, bool scaled, uint32_t block, enum pm_wtype type, float *y, pm_error *err, pm_status *st)
+static double try_way(struct best *b, const struct trial *t, const struct pm_linear_desc *shape, const float *w, bool scaled, uint32_t block, enum pm_wtype type, float *y, pm_error *err, pm_status *st)
 {
-    struct pm_linear_desc d = *pm_best_desc(b->one.layer, i);
+    struct pm_linear_desc d = *shape;
     struct held h = { 0 };
     double sum = 0;
     d.n = (uint32_t)t->n;
@@ -139,13 +137,13 @@ static double try_way(struct best *b, const struct trial *t, size_t i, const flo
     memcpy(t->w, w, t->n * d.k * sizeof *w);
     memcpy(t->x, b->sample, b->n_sample * b->ldx * sizeof *w);
     if (scaled) {
-        scale_columns(t->w, b->s, t->n, d.k);
+        pm_best_scale_columns(t->w, b->s, t->n, d.k);
         for (size_t m = 0; m < b->n_sample; m++)
             for (size_t c = 0; c < d.k; c++) t->x[m * b->ldx + c] /= b->s[c];
     }
     pm_quantize_rows(b->c->pool, &(struct pm_quantize){ .linear = &d }, t->w, t->n, h.weight, h.scale, NULL, NULL);
     b->exec.observe = NULL;
-    pm_linear_forward(&b->exec, &h.linear, &(struct pm_input){ .prep = PM_PREP_NONE, .x = t->x, .ldx = b->ldx }, b->n_sample, y, pm_round_up(t->n, 16), 0, pm_best_order[i]);
+    pm_linear_forward(&b->exec, &h.linear, &(struct pm_input){ .prep = PM_PREP_NONE, .x = t->x, .ldx = b->ldx }, b->n_sample, y, pm_round_up(t->n, 16), 0, PM_SLOT_head);
     for (size_t m = 0; m < b->n_sample * pm_round_up(t->n, 16); m++) sum += ((double)y[m] - (double)t->want[m]) * ((double)y[m] - (double)t->want[m]);
     pm_held_free(&h);
     return sum;
@@ -159,34 +157,33 @@ static bool can_divide(const struct best *b, size_t i)
     return pm_best_order[i] == PM_SLOT_o || !l->parallel;
 }
 
-static pm_status choose_way(struct best *b, struct pm_gptq *g, size_t i, const struct pm_parts *parts, bool *scaled, uint32_t *block, pm_error *err)
+pm_status pm_best_choose(struct best *b, const struct pm_gptq *g, const struct pm_linear_desc *d, const struct pm_parts *parts, struct pm_way *chosen, pm_error *err)
 {
-    const struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
     size_t k = d->k, n = pm_min_size(SAMPLE_ROWS, d->n), out = PM_BEST_SAMPLE * SAMPLE_ROWS;
     struct trial t = { .n = n, .w = pm_calloc(n, k * sizeof(float), err), .x = pm_calloc(PM_BEST_SAMPLE, b->ldx * sizeof(float), err), .y = pm_calloc(out, sizeof(float), err),
                        .want = pm_calloc(out, sizeof(float), err) };
     float *w = pm_calloc(n, k * sizeof *w, err);
     pm_status st = t.w && t.x && t.y && t.want && w ? PM_OK : PM_ERR_MEMORY;
     for (size_t r = 0; r < n && !st; r++) st = pm_parts_rows(parts, r * d->n / n, 1, d->type, w + r * k, err);
-    *scaled = false;
-    *block = 0;
+    chosen->scaled = false;
+    chosen->block = 0;
     if (!st) {
         float *moment = t.x;    /* not in use yet */
         for (size_t c = 0; c < k; c++) moment[c] = g->h[c * g->ld + c];
-        balance(b, moment, i, w, n);
-        try_way(b, &t, i, w, false, 0, PM_W_F16, t.want, err, &st);
+        balance(b, moment, chosen, w, n, k);
+        try_way(b, &t, d, w, false, 0, PM_W_F16, t.want, err, &st);
         double least = INFINITY;
         uint32_t largest = pm_rotation_block(d->k);
         pm_rotate rotate = b->c->params->rotate;
         for (int way = 0; way < 4 && !st; way++) {      /* bit 0: balanced, bit 1: not rotated */
-            if (way & 1 && (d->type != PM_W_W8 || !can_divide(b, i))) continue;    /* compensation knows better than a balance what a weight's error costs */
+            if (way & 1 && (d->type != PM_W_W8 || !chosen->can_scale)) continue;    /* compensation knows better than a balance what a weight's error costs */
             uint32_t bl = way < 2 ? largest : 0;
             if ((way < 2 && (!largest || rotate == PM_ROTATE_OFF)) || (way >= 2 && largest && rotate == PM_ROTATE_ON)) continue;
-            double e = try_way(b, &t, i, w, way & 1, bl, d->type, t.y, err, &st);
+            double e = try_way(b, &t, d, w, way & 1, bl, d->type, t.y, err, &st);
             if (!st && e < least) {
                 least = e;
-                *scaled = way & 1;
-                *block = bl;
+                chosen->scaled = way & 1;
+                chosen->block = bl;
             }
         }
     }
@@ -227,7 +224,7 @@ static pm_status quantise_linear(struct best *b, const struct pm_gptq *g, size_t
 {
     const struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
     struct held *h = &b->q[i];
-    size_t rows = block_rows(d), kp = pm_linear_kp(d), panel_bytes = pm_linear_weight_bytes(d) / pm_linear_panels(d), per_row = d->group ? kp / d->group : 1;
+    size_t rows = pm_best_block_rows(d), kp = pm_linear_kp(d), panel_bytes = pm_linear_weight_bytes(d) / pm_linear_panels(d), per_row = d->group ? kp / d->group : 1;
     pm_status st = pm_held_make(h, d, err);
     float *w = st ? NULL : pm_calloc(rows, d->k * sizeof *w, err);
     if (!st && !w) st = PM_ERR_MEMORY;
@@ -235,7 +232,7 @@ static pm_status quantise_linear(struct best *b, const struct pm_gptq *g, size_t
         size_t n = pm_min_size(rows, d->n - r);
         if ((st = pm_parts_rows(parts, r, n, d->type, w, err))) break;
         struct rotation t = { w, d->k, d->hadamard };
-        if (scaled) scale_columns(w, b->s, n, d->k);
+        if (scaled) pm_best_scale_columns(w, b->s, n, d->k);
         if (d->hadamard) pm_pool_run(b->c->pool, rotate_row, &t, n);
         st = pm_gptq_rows(g, d, w, r, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale + r * per_row, err2, sum2, err);
     }
@@ -271,21 +268,21 @@ pm_status pm_best_linear(struct best *b, uint32_t layer, size_t i, pm_error *err
     struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
     char name[64];
     struct pm_gptq g = { 0 };
-    bool scaled = false;
-    uint32_t block = 0;
+    const struct pm_layer_desc *l = b->one.layer;
+    struct pm_way way = { .can_scale = can_divide(b, i), .d_head = l->d_head, .group = pm_best_order[i] == PM_SLOT_o ? l->n_head / l->n_kv : 1 };
     uint64_t work = pm_best_linear_work(b->one.layer, i, b->cal.n_window * b->cal.window);
     snprintf(name, sizeof name, "layers.%u.%s", layer, pm_slot_title(pm_best_order[i]));
     pm_status st = pm_gptq_init(&g, &b->ops, d->k, b->follow, corrects(b, i) ? d->n : 0, err);
     if (!st) st = pm_best_collect(b, &g, i, name, work / 2, err);
-    if (!st) st = choose_way(b, &g, i, parts, &scaled, &block, err);
+    if (!st) st = pm_best_choose(b, &g, d, parts, &way, err);
     if (!st) {
-        d->hadamard = block;
-        pm_gptq_rotate(&g, scaled ? b->s : NULL, block);
-        if (scaled) divide_inputs(b, i);
+        d->hadamard = way.block;
+        pm_gptq_rotate(&g, way.scaled ? b->s : NULL, way.block);
+        if (way.scaled) divide_inputs(b, i);
         st = pm_gptq_factor(&g, b->follow ? DAMP_FLOAT : DAMP, err);
     }
     b->err2[i] = b->sum2[i] = 0;
-    if (!st) st = quantise_linear(b, &g, i, parts, scaled, &b->err2[i], &b->sum2[i], err);
+    if (!st) st = quantise_linear(b, &g, i, parts, way.scaled, &b->err2[i], &b->sum2[i], err);
     pm_gptq_free(&g);
     if (st) {
         pm_error_prefix(err, "%s", name);

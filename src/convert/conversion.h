@@ -1,5 +1,5 @@
 /*
- * A conversion at work, for the files that share it: convert.c (the course, and the quick way) and best.c (layer after layer, with calibration).
+ * A conversion at work, for the files that share it: convert.c (the course, and the quick way) and best.h (layer after layer, with calibration).
  */
 #ifndef PM_CONVERT_CONVERSION_H
 #define PM_CONVERT_CONVERSION_H
@@ -23,12 +23,13 @@ struct pm_conversion {
     size_t n_exact;                 /* linears whose integers and scales were taken as they are */
     struct pm_partial partial;      /* of best.c; kept until the output is complete */
     bool best;                      /* error compensation from calibration, not rounding alone */
+    bool best_head;                 /* for the head too */
 };
 
 /* Remembers a linear's relative error for the provenance. */
 void pm_conversion_note(struct pm_conversion *c, const char *name, double err2, double sum2);
 
-/* Every tensor of every layer, with calibration (best.c). The rest of the file is written by the caller. */
+/* Every tensor of every layer, with calibration (best.c), and with best_head the final norm and the head. The rest of the file is written by the caller. */
 pm_status pm_best_layers(struct pm_conversion *c, pm_error *err);
 
 #endif

@@ -98,7 +98,8 @@ static pm_status put_linear(struct pm_conversion *c, const char *name, const str
 static pm_status put_slot(void *ctx, const struct pm_slot *s, pm_error *err)
 {
     struct pm_conversion *c = ctx;
-    if (c->best && s->id < PM_SLOT_PER_LAYER) return PM_OK;     /* best.c's */
+    bool head = s->id == PM_SLOT_norm || s->id == PM_SLOT_norm_bias || s->id == PM_SLOT_head || s->id == PM_SLOT_embed_balance;
+    if ((c->best && s->id < PM_SLOT_PER_LAYER) || (c->best_head && head)) return PM_OK;     /* pm_best_layers' */
     if (s->id == PM_SLOT_rope) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq[s->index], s->n * sizeof(float), err);
     if (s->id == PM_SLOT_rope_long) return pm_writer_put(&c->writer, s->name, c->plan.inv_freq_long[s->index], s->n * sizeof(float), err);
     return s->linear ? put_linear(c, s->name, s->linear, pm_plan_parts(&c->plan, s->id, s->index), err) : put_vector(c, s, err);
@@ -270,7 +271,10 @@ static pm_status choose_quality(struct pm_conversion *c, pm_error *err)
     for (uint32_t i = 0; i < c->plan.desc.n_layer; i++)
         if (c->plan.desc.layer[i].mixer != PM_MIX_ATTENTION)
             return pm_fail(err, PM_ERR_UNSUPPORTED, "layer %u is not attention, and calibration knows nothing else yet: convert with quality \"fast\" and without a calibration text", i);
+    struct pm_desc *d = &c->plan.desc;
     c->best = true;
+    c->best_head = (d->head.type == PM_W_W8 || d->head.type == PM_W_W4) && !pm_exact_is(c, &d->head, pm_plan_parts(&c->plan, PM_SLOT_head, 0));
+    d->embed_balanced = c->best_head && d->tied;
     return PM_OK;
 }
 

@@ -149,8 +149,8 @@ static double distance(const char *model, const char *dtype, pm_quality quality)
 static void test_better(void **state)
 {
     (void)state;
-    const char *const models[] = { "qwen3", "qwen2-bias" }, *const dtypes[] = { "w8a8", "w4a16_g32" };
-    for (int m = 0; m < 2; m++)
+    const char *const models[] = { "qwen3", "qwen2-bias", "qwen2-tied" }, *const dtypes[] = { "w8a8", "w4a16_g32" };
+    for (int m = 0; m < 3; m++)
         for (int d = 0; d < 2; d++) {
             double fast = distance(models[m], dtypes[d], PM_QUALITY_FAST), best = distance(models[m], dtypes[d], PM_QUALITY_BEST);
             print_message("%s %s: KL %.6f fast, %.6f best\n", models[m], dtypes[d], fast, best);
