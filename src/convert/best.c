@@ -23,7 +23,7 @@
 #include <string.h>
 
 #define BATCH_TOKENS 1024
-#define MOST_TOKENS ((size_t)32768)     /* of calibration */
+#define MOST_TOKENS ((size_t)49152)     /* of calibration */
 
 const enum pm_slot_id pm_best_order[PM_BEST_LINEARS] = { PM_SLOT_qkv, PM_SLOT_o, PM_SLOT_gate_up, PM_SLOT_down };
 

@@ -19,6 +19,7 @@
 #define BLOCK_BYTES ((size_t)16 << 20)  /* of rows in F32 */
 #define DAMP_FLOAT 0.2f                 /* part of the mean of H's diagonal that is added to it: where outputs are drawn to those of the float stream, and elsewhere. docs/QUALITY.md */
 #define DAMP 0.01f
+#define SWEEPS 3                        /* with four bits; with eight the rounding of activations rules */
 #define SAMPLE_ROWS 128
 
 /* ---- linears in memory ---- */
@@ -276,6 +277,7 @@ pm_status pm_best_linear(struct best *b, uint32_t layer, size_t i, pm_error *err
     if (!st) st = pm_best_collect(b, &g, i, name, work / 2, err);
     if (!st) st = pm_best_choose(b, &g, d, parts, &way, err);
     if (!st) {
+        g.sweeps = d->type == PM_W_W4 ? SWEEPS : 0;
         d->hadamard = way.block;
         pm_gptq_rotate(&g, way.scaled ? b->s : NULL, way.block);
         if (way.scaled) divide_inputs(b, i);

@@ -9,16 +9,20 @@
 #include "convert/matrix.h"
 #include "model/desc.h"
 
+#define PM_GPTQ_BAND 128    /* columns that a sweep takes together: a group of four-bit weights lies within one band */
+
 struct pm_gptq {
     const struct pm_matrix_ops *ops;    /* borrowed */
     size_t k, ld;                       /* columns, rounded up to 16 */
-    float *h;       /* [k][ld] sums of x'x; after factoring: R above and on the diagonal, the rows of R over their diagonal, transposed, below it. Owned */
+    float *h;       /* [k][ld] sums of x'x; after factoring H = L D L': L below the diagonal (its own is 1), D L' above and on it. Owned */
     float *g;       /* [k][ld] sums of (x_float - x)'x, or NULL: without it the target is the plain weights. Owned */
     float *more;    /* [k][ld_more] sums of x'extra, what the outputs are to make up for besides; or NULL. Owned */
     size_t ld_more; /* outputs rounded up to 16 */
-    float *d;       /* [ld] squared diagonal of R: what an error in a column costs once the others have made up for it as well as they can. Owned */
+    float *band;    /* [k][PM_GPTQ_BAND] H with its damping, within each band of columns; NULL before factoring. Owned */
+    float *d;       /* [ld] D: what an error in a column costs once the others have made up for it as well as they can. Owned */
     size_t n_dead;  /* columns that were zero in every input */
     int n_damped;   /* times that the damping had to grow */
+    int sweeps;     /* over all columns after compensation, each column anew given all others; the caller's to set, 0 after pm_gptq_init */
 };
 
 /* float_target: outputs shall be those of the float model's inputs, not only those of the float weights. */

@@ -127,6 +127,7 @@ struct problem {
     float *scale;
     double err2, sum2;
     size_t n_dead;
+    int sweeps;
 };
 
 static void make(struct problem *p, size_t k, size_t n, size_t m, enum pm_wtype type, uint32_t group, bool dx)
@@ -164,6 +165,7 @@ static pm_status solve(struct problem *p, enum pm_isa isa, int threads, pm_error
     pm_status st = pm_gptq_factor(&g, 0.01f, err);
     p->err2 = p->sum2 = 0;
     p->n_dead = g.n_dead;
+    g.sweeps = p->sweeps;
     if (!st) st = pm_gptq_rows(&g, &p->l, p->w, 0, p->n, p->weight, p->scale, &p->err2, &p->sum2, err);
     pm_gptq_free(&g);
     end(&b);
@@ -268,6 +270,66 @@ static void test_reference(void **state)
         free(e);
         free(plain);
         drop(&p);
+    }
+}
+
+/* q H q', e H q' and e H e' of the columns of one group against all, in double. */
+static void group_products(const double *h, const double *e, const double *q, size_t k, size_t g0, size_t len, double *qhq, double *ehq)
+{
+    *qhq = *ehq = 0;
+    for (size_t i = g0; i < g0 + len; i++) {
+        for (size_t j = g0; j < g0 + len; j++) *qhq += q[i] * h[i * k + j] * q[j];
+        for (size_t j = 0; j < k; j++) *ehq += e[j] * h[i * k + j] * q[i];
+    }
+}
+
+/* Sweeps lower the cost, and it is the one that was told; after many of them no weight can be moved by one and no scale by anything without making it worse. */
+static void test_sweeps(void **state)
+{
+    (void)state;
+    const struct { size_t k, n; enum pm_wtype type; uint32_t group; } cases[] = {
+        { 48, 20, PM_W_W4, 0 }, { 200, 70, PM_W_W4, 0 }, { 320, 33, PM_W_W4, 32 }, { 192, 20, PM_W_W4, 64 }, { 384, 20, PM_W_W4, 128 }, { 7, 3, PM_W_W4, 0 }, { 130, 20, PM_W_W8, 0 },
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        double told[3];
+        const int sweeps[3] = { 0, 1, 40 };
+        size_t k = cases[c].k, len = cases[c].group ? cases[c].group : k, movable = 0;
+        for (int i = 0; i < 3; i++) {
+            struct problem p;
+            seed = 200 + c;
+            make(&p, k, cases[c].n, 600, cases[c].type, cases[c].group, false);
+            p.sweeps = sweeps[i];
+            assert_int_equal(solve(&p, pm_kernels_best(), 2, NULL), PM_OK);
+            double *h = moments(&p), *e = pm_calloc(k, sizeof *e, NULL), *q = pm_calloc(k, sizeof *q, NULL), total = 0;
+            for (size_t n = 0; n < p.n; n++) {
+                for (size_t j = 0; j < k; j++) {
+                    q[j] = value_of(&p, n, j);
+                    e[j] = (double)p.w[n * k + j] - q[j] * scale_of(&p, n, j);
+                }
+                double row = cost(h, e, k);
+                total += row;
+                for (size_t j = 0; j < k && sweeps[i] == 40; j++) {
+                    double slope = 0, s = scale_of(&p, n, j), lo = p.l.type == PM_W_W4 ? -8 : -127, hi = p.l.type == PM_W_W4 ? 7 : 127;
+                    for (size_t x = 0; x < k; x++) slope += 2 * e[x] * h[x * k + j];
+                    for (int step = -1; step <= 1; step += 2)
+                        if (q[j] + step >= lo && q[j] + step <= hi) if (q[j] + step >= lo && q[j] + step <= hi) movable += -slope * step * s + h[j * k + j] * s * s < -1e-4 * row;
+                }
+                for (size_t g = 0; g < k && sweeps[i] == 40; g += len) {
+                    double qhq, ehq;
+                    group_products(h, e, q, k, g, len, &qhq, &ehq);
+                    assert_true(ehq * ehq / qhq < 1e-3 * row);
+                }
+            }
+            assert_true(fabs(p.err2 - total) < 2e-3 * total);
+            told[i] = p.err2;
+            free(h);
+            free(e);
+            free(q);
+            drop(&p);
+        }
+        print_message("k %zu %s group %u: cost %.4g, %.4g after a sweep, %.4g after many\n", k, pm_wtype_name(cases[c].type), cases[c].group, told[0], told[1], told[2]);
+        assert_int_equal(movable, 0);
+        assert_true(told[1] < told[0] && told[2] < 1.0001 * told[1]);
     }
 }
 
@@ -395,6 +457,7 @@ static void test_same_everywhere(void **state)
                 if (!(pm_kernels_available() >> isa & 1)) continue;
                 seed = b.n = 5;
                 make(&b, 192, 200, 300, kinds[c].type, kinds[c].group, true);
+                b.sweeps = 2;
                 assert_int_equal(solve(&b, (enum pm_isa)isa, threads, NULL), PM_OK);
                 if (isa == 0 && threads == 1) a = b;
                 else {
@@ -464,7 +527,7 @@ static void test_spill(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_product), cmocka_unit_test(test_cholesky), cmocka_unit_test(test_reference), cmocka_unit_test(test_aim), cmocka_unit_test(test_rotate), cmocka_unit_test(test_extra),
+        cmocka_unit_test(test_product), cmocka_unit_test(test_cholesky), cmocka_unit_test(test_reference), cmocka_unit_test(test_sweeps), cmocka_unit_test(test_aim), cmocka_unit_test(test_rotate), cmocka_unit_test(test_extra),
         cmocka_unit_test(test_same_everywhere), cmocka_unit_test(test_bad_inputs), cmocka_unit_test(test_spill),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
