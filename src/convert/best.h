@@ -76,8 +76,8 @@ struct pm_way {
 pm_status pm_best_choose(struct best *b, const struct pm_gptq *g, const struct pm_linear_desc *d, const struct pm_parts *parts, struct pm_way *way, pm_error *err);
 /* Rows that go through together: a multiple of 64. */
 size_t pm_best_block_rows(const struct pm_linear_desc *d);
-/* w[n][k] *= s[k] */
-void pm_best_scale_columns(float *w, const float *s, size_t n, size_t k);
+/* Weights w[n][k] for inputs that are divided by b->s, if scaled, and rotated as d says. */
+void pm_best_turn(struct best *b, const struct pm_linear_desc *d, bool scaled, float *w, size_t n);
 /* The final norm and the head, and for a tied table its balance: written to the file. The streams must have passed the last layer. */
 pm_status pm_best_head(struct best *b, pm_error *err);
 uint64_t pm_best_head_work(const struct pm_desc *d);

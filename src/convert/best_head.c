@@ -1,25 +1,25 @@
 /*
  * Owns: the output head in a conversion with calibration.
  *
- * The head's rounding goes into the logits at once, so its inputs are balanced against its weights through the final norm, and rotated, as the trials say. A tied table is the embedding too:
- * what the balance did to its columns is undone when a row serves as an embedding, by the vector embed.balance. Each row is rounded by itself: errors that make up for each other are larger
- * errors, and an embedding pays for them (docs/QUALITY.md). The streams began with the table rounded without a balance, as nothing was known of the head's inputs then.
- * Its rows are too many to hold, so they go to the file in blocks.
+ * The head's rounding goes into the logits at once, so it is done as layers' linears are: balanced against its inputs through the final norm, rotated, with errors that make up for each
+ * other. Its target is its own weights. A tied table is the embedding too: what the balance did to its columns is undone when a row serves as an embedding, by the vector embed.balance, and
+ * the damping is firm, because errors that make up for each other are larger errors and an embedding pays for them (docs/QUALITY.md). The streams began with the table rounded by itself, as
+ * nothing was known of the head's inputs then. Its rows are too many to hold, so they go to the file in blocks.
  */
 #include "convert/best.h"
 
 #include "base/mem.h"
-#include "convert/quantize.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_WINDOWS 16     /* of calibration, for the second moments of its inputs */
+#define DAMP 0.1f
 
 uint64_t pm_best_head_work(const struct pm_desc *d)
 {
-    return (uint64_t)d->head.n * d->n_embd / 20000;
+    uint64_t n = d->head.n, k = d->n_embd;
+    return k * k / 1000 * k / 1000 + n * k / 1000 * k / 500 + n * k / 20000;
 }
 
 struct norm { struct best *b; const float *w, *bias, *x; };
@@ -40,7 +40,7 @@ static void norm_row(void *ctx, size_t t, int worker)
 /* The sums of the head's inputs, and samples of them. */
 static void collect(struct best *b, struct pm_gptq *g, const float *w, const float *bias)
 {
-    size_t per_batch = b->batch * b->cal.window, all = pm_min_size(b->cal.n_window, MOST_WINDOWS) * b->cal.window, step = pm_max_size(1, all / PM_BEST_SAMPLE);
+    size_t per_batch = b->batch * b->cal.window, all = b->cal.n_window * b->cal.window, step = pm_max_size(1, all / PM_BEST_SAMPLE);
     b->ldx = g->ld;
     b->n_sample = 0;
     for (size_t t0 = 0; t0 < all; t0 += per_batch) {
@@ -52,13 +52,12 @@ static void collect(struct best *b, struct pm_gptq *g, const float *w, const flo
     }
 }
 
-static pm_status put_rows(struct best *b, const struct pm_parts *parts, bool scaled, pm_error *err)
+static pm_status put_rows(struct best *b, const struct pm_gptq *g, const struct pm_parts *parts, bool scaled, pm_error *err)
 {
     const struct pm_linear_desc *d = &b->c->plan.desc.head;
     struct pm_writer *to = &b->c->writer;
     size_t rows = pm_best_block_rows(d), panel_bytes = pm_linear_weight_bytes(d) / pm_linear_panels(d), per_row = d->group ? pm_linear_kp(d) / d->group : 1, n_scale = pm_linear_scale_count(d);
     size_t n_bias = pm_linear_panels(d) * PM_PANEL;
-    const struct pm_quantize q = { .linear = d };
     double err2 = 0, sum2 = 0;
     float *w = pm_calloc(rows, d->k * sizeof *w, err), *scale = pm_calloc(n_scale, sizeof *scale, err), *bias = d->bias ? pm_calloc(n_bias, sizeof *bias, err) : NULL;
     void *weight = pm_calloc(rows / PM_PANEL, panel_bytes, err);
@@ -66,9 +65,9 @@ static pm_status put_rows(struct best *b, const struct pm_parts *parts, bool sca
     for (size_t r = 0; r < d->n && !st; r += rows) {
         size_t n = pm_min_size(rows, d->n - r);
         if ((st = pm_parts_rows(parts, r, n, d->type, w, err))) break;
-        if (scaled) pm_best_scale_columns(w, b->s, n, d->k);
-        pm_quantize_rows(b->c->pool, &q, w, n, weight, scale + r * per_row, &err2, &sum2);
-        st = pm_writer_put(to, "head.weight", weight, (n + PM_PANEL - 1) / PM_PANEL * panel_bytes, err);
+        pm_best_turn(b, d, scaled, w, n);
+        st = pm_gptq_rows(g, d, w, r, n, weight, scale + r * per_row, &err2, &sum2, err);
+        if (!st) st = pm_writer_put(to, "head.weight", weight, (n + PM_PANEL - 1) / PM_PANEL * panel_bytes, err);
         if (!st) st = pm_best_advance(b, "head", pm_best_head_work(&b->c->plan.desc) * n / d->n, err);
     }
     if (!st) st = pm_writer_put(to, "head.scale", scale, n_scale * sizeof *scale, err);
@@ -116,11 +115,13 @@ pm_status pm_best_head(struct best *b, pm_error *err)
             if (!isfinite(g.h[i * g.ld + i])) st = pm_fail(err, PM_ERR_VALUE, "its inputs are not finite on the calibration text: the checkpoint is damaged; --quality fast does without");
         if (!st) st = pm_best_choose(b, &g, d, parts, &way, err);
     }
-    pm_gptq_free(&g);
     if (!st) {
         d->hadamard = way.block;
-        st = put_rows(b, parts, way.scaled, err);
+        pm_gptq_rotate(&g, way.scaled ? b->s : NULL, way.block);
+        st = pm_gptq_factor(&g, DAMP, err);
     }
+    if (!st) st = put_rows(b, &g, parts, way.scaled, err);
+    pm_gptq_free(&g);
     if (!st) st = put_vectors(b, w, bias, way.scaled, err);
     if (st) pm_error_prefix(err, "head");
     free(w);

@@ -69,18 +69,10 @@ pm_status pm_held_load(struct best *b, size_t i, const struct pm_parts *parts, p
     return st;
 }
 
-struct rotation { float *w; size_t k, block; };
-
-static void rotate_row(void *ctx, size_t r, int worker)
-{
-    (void)worker;
-    const struct rotation *t = ctx;
-    pm_hadamard_ref(t->w + r * t->k, t->k, t->block);
-}
-
 /* ---- what is done to the inputs of a linear: decided on samples, with the kernels that will run ---- */
 
-void pm_best_scale_columns(float *w, const float *s, size_t n, size_t k)
+/* w[n][k] *= s */
+static void scale_columns(float *w, const float *s, size_t n, size_t k)
 {
     for (size_t r = 0; r < n; r++)
         for (size_t i = 0; i < k; i++) w[r * k + i] *= s[i];
@@ -138,7 +130,7 @@ static double try_way(struct best *b, const struct trial *t, const struct pm_lin
     memcpy(t->w, w, t->n * d.k * sizeof *w);
     memcpy(t->x, b->sample, b->n_sample * b->ldx * sizeof *w);
     if (scaled) {
-        pm_best_scale_columns(t->w, b->s, t->n, d.k);
+        scale_columns(t->w, b->s, t->n, d.k);
         for (size_t m = 0; m < b->n_sample; m++)
             for (size_t c = 0; c < d.k; c++) t->x[m * b->ldx + c] /= b->s[c];
     }
@@ -221,6 +213,22 @@ static void divide_inputs(struct best *b, size_t i)
         for (size_t r = 0; r < l->n_ff; r++) divide_row(&b->q[2], l->n_ff + r, b->s[r]);
 }
 
+struct rotation { float *w; size_t k, block; };
+
+static void rotate_row(void *ctx, size_t r, int worker)
+{
+    (void)worker;
+    const struct rotation *t = ctx;
+    pm_hadamard_ref(t->w + r * t->k, t->k, t->block);
+}
+
+void pm_best_turn(struct best *b, const struct pm_linear_desc *d, bool scaled, float *w, size_t n)
+{
+    struct rotation t = { w, d->k, d->hadamard };
+    if (scaled) scale_columns(w, b->s, n, d->k);
+    if (d->hadamard) pm_pool_run(b->c->pool, rotate_row, &t, n);
+}
+
 static pm_status quantise_linear(struct best *b, const struct pm_gptq *g, size_t i, const struct pm_parts *parts, bool scaled, double *err2, double *sum2, pm_error *err)
 {
     const struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
@@ -232,9 +240,7 @@ static pm_status quantise_linear(struct best *b, const struct pm_gptq *g, size_t
     for (size_t r = 0; r < d->n && !st; r += rows) {
         size_t n = pm_min_size(rows, d->n - r);
         if ((st = pm_parts_rows(parts, r, n, d->type, w, err))) break;
-        struct rotation t = { w, d->k, d->hadamard };
-        if (scaled) pm_best_scale_columns(w, b->s, n, d->k);
-        if (d->hadamard) pm_pool_run(b->c->pool, rotate_row, &t, n);
+        pm_best_turn(b, d, scaled, w, n);
         st = pm_gptq_rows(g, d, w, r, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale + r * per_row, err2, sum2, err);
     }
     free(w);
