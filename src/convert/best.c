@@ -10,8 +10,10 @@
  *
  * so each linear corrects, as far as it can, what those before it got wrong. Then both streams run through the whole layer and replace what they were.
  *
+ * Layers are known by the linears that they have (pm_best_order). Two things are particular: the up projections of latent attention, where every head has inputs and sums of its own, and
+ * recurrent layers, whose state begins anew with every window and whose first one's values go with the streams. The low-rank parts of the latter are rounded by themselves.
+ *
  * Memory: the layer's weights as F16 and quantised, a block of rows in F32, the sums of one linear (two squares of its columns), and the streams, which spill into a file.
- * It knows layers of attention, with all their options, by the order in which they show their linears.
  */
 #include "convert/best.h"
 
@@ -25,7 +27,11 @@
 #define BATCH_TOKENS 1024
 #define MOST_TOKENS ((size_t)49152)     /* of calibration */
 
-const enum pm_slot_id pm_best_order[PM_BEST_LINEARS] = { PM_SLOT_qkv, PM_SLOT_o, PM_SLOT_gate_up, PM_SLOT_down };
+const enum pm_slot_id pm_best_order[PM_BEST_LINEARS] = {
+    PM_SLOT_qkv, PM_SLOT_qkv_a, PM_SLOT_q_b, PM_SLOT_k_up, PM_SLOT_v_up,
+    PM_SLOT_receptance, PM_SLOT_key, PM_SLOT_value, PM_SLOT_w_down, PM_SLOT_w_up, PM_SLOT_a_down, PM_SLOT_a_up, PM_SLOT_g_down, PM_SLOT_g_up, PM_SLOT_v_gate_down, PM_SLOT_v_gate_up,
+    PM_SLOT_o, PM_SLOT_gate_up, PM_SLOT_down,
+};
 
 struct pm_linear_desc *pm_best_desc(struct pm_layer_desc *l, size_t i)
 {
@@ -35,6 +41,18 @@ struct pm_linear_desc *pm_best_desc(struct pm_layer_desc *l, size_t i)
 const struct pm_parts *pm_best_parts(struct best *b, uint32_t layer, size_t i)
 {
     return pm_plan_parts(&b->c->plan, pm_best_order[i], layer);
+}
+
+size_t pm_best_heads(const struct pm_layer_desc *l, size_t i)
+{
+    return pm_best_order[i] == PM_SLOT_k_up || pm_best_order[i] == PM_SLOT_v_up ? l->n_head : 1;
+}
+
+struct held *pm_best_held(struct best *b, enum pm_slot_id id)
+{
+    size_t i = 0;
+    while (i + 1 < PM_BEST_LINEARS && pm_best_order[i] != id) i++;
+    return &b->q[i];
 }
 
 /* ---- progress: in units of a million multiplications ---- */
@@ -48,8 +66,9 @@ static uint64_t forward_work(struct pm_layer_desc *l, size_t upto, uint64_t toke
 
 uint64_t pm_best_linear_work(struct pm_layer_desc *l, size_t i, uint64_t tokens)
 {
-    uint64_t n = pm_best_desc(l, i)->n, k = pm_best_desc(l, i)->k;
-    return forward_work(l, i, tokens) + k * k / 1000 * tokens * 3 / 2000 + k * k / 1000 * k / 1000 + n * k / 1000 * k / 500 + n * k / 20000;
+    uint64_t n = pm_best_desc(l, i)->n, k = pm_best_desc(l, i)->k, heads = pm_best_heads(l, i);
+    if (!k || pm_slot_low_rank(pm_best_order[i])) return 0;
+    return forward_work(l, i, tokens) + heads * (k * k / 1000 * tokens * 3 / 2000 + k * k / 1000 * k / 1000) + n * k / 1000 * k / 500 + n * k / 20000;
 }
 
 pm_status pm_best_advance(struct best *b, const char *name, uint64_t work, pm_error *err)
@@ -62,43 +81,68 @@ pm_status pm_best_advance(struct best *b, const char *name, uint64_t work, pm_er
 
 /* ---- the streams ---- */
 
-struct copy { struct best *b; const float *x; size_t k, ldx; };
+struct copy { const struct best *b; const struct pm_observed *o; };
 
-static void copy_rows(void *ctx, size_t task, int worker)
+static void copy_row(void *ctx, size_t row, int worker)
 {
     (void)worker;
     const struct copy *c = ctx;
-    float *to = c->b->to + task * c->b->ldx;
-    memcpy(to, c->x + task * c->ldx, c->k * sizeof *to);
-    for (size_t i = c->k; i < pm_round_up(c->k, 16); i++) to[i] = 0;
+    const struct pm_observed *o = c->o;
+    for (size_t h = 0; h < o->n_head; h++) {
+        float *to = c->b->to + (o->row0 + row) * c->b->ldx + (o->head0 + h) * c->b->ld_head;
+        memcpy(to, o->x + row * o->ldx + h * o->step, o->k * sizeof *to);
+        for (size_t i = o->k; i < c->b->ld_head; i++) to[i] = 0;
+    }
 }
 
-static void observe(void *ctx, uint32_t layer, enum pm_slot_id which, const float *x, size_t m, size_t k, size_t ldx)
+static bool observe(void *ctx, const struct pm_observed *o)
 {
-    (void)layer;
     struct best *b = ctx;
-    if (which != b->want) return;
-    struct copy c = { b, x, k, ldx };
-    pm_pool_run(b->exec.pool, copy_rows, &c, m);
-    if (b->to_stream) memcpy(b->to_stream, b->exec.x, m * b->ld * sizeof *x);
-    b->exec.skip = true;
+    if (o->linear != b->want) return false;
+    struct copy c = { b, o };
+    if (o->linear == PM_SLOT_v_up) {        /* by a thread of the pool, with a part of the rows */
+        for (size_t r = 0; r < o->m; r++) copy_row(&c, r, 0);
+        return true;
+    }
+    pm_pool_run(b->exec.pool, copy_row, &c, o->m);
+    if (b->to_stream) memcpy(b->to_stream, b->exec.x, o->m * b->ld * sizeof(float));
+    return true;
 }
 
-static struct pm_layer layer_of(const struct best *b, bool quantised)
+static struct pm_linear *linear_of(struct pm_layer *l, enum pm_slot_id id)
+{
+    switch (id) {
+#define PM_VECTOR(field, name, n, when)
+#define PM_LINEAR(field, name, n, k, when) case PM_SLOT_##field: return &l->field;
+#include "model/tensors.inc"
+#undef PM_VECTOR
+#undef PM_LINEAR
+    default: return NULL;
+    }
+}
+
+/* The linear for whose inputs a norm may be changed. */
+static enum pm_slot_id reader_of(const struct pm_layer_desc *l, int id)
+{
+    if (id == PM_SLOT_attn_norm || id == PM_SLOT_attn_norm_bias) return l->mixer == PM_MIX_MLA ? PM_SLOT_qkv_a : PM_SLOT_qkv;
+    return id == PM_SLOT_q_a_norm ? PM_SLOT_q_b : PM_SLOT_gate_up;
+}
+
+static struct pm_layer layer_of(struct best *b, bool quantised)
 {
     const struct held *q = quantised ? b->q : b->f;
     struct pm_layer out = { .desc = *b->one.layer };
     for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
         const struct vector *v = &b->vector[id];
         /* the norms of the file belong to its linears: until one is there, its inputs are collected as the plain norm makes them */
-        bool mine = quantised && q[id == PM_SLOT_attn_norm || id == PM_SLOT_attn_norm_bias ? 0 : 2].weight;
+        bool mine = quantised && pm_best_held(b, reader_of(b->one.layer, id))->weight;
         if (v->n) *(const float **)(void *)((char *)&out + v->offset) = mine ? v->file : v->plain;
     }
-    struct pm_linear *const to[PM_BEST_LINEARS] = { &out.qkv, &out.o, &out.gate_up, &out.down };
     for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
         struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
-        if (q[i].weight || b->f[i].weight) *to[i] = q[i].weight ? q[i].linear : b->f[i].linear;
-        else to[i]->desc = (struct pm_linear_desc){ .type = PM_W_F16, .n = d->n, .k = d->k };  /* not there: the run stops before it multiplies with it */
+        struct pm_linear *to = linear_of(&out, pm_best_order[i]);
+        if (q[i].weight || b->f[i].weight) *to = q[i].weight ? q[i].linear : b->f[i].linear;
+        else to->desc = (struct pm_linear_desc){ .type = PM_W_F16, .n = d->n, .k = d->k };  /* not there: the run stops before it multiplies with it */
     }
     return out;
 }
@@ -107,11 +151,16 @@ static struct pm_layer layer_of(const struct best *b, bool quantised)
 static void run_batch(struct best *b, size_t batch, bool quantised, float *to)
 {
     struct pm_exec *e = &b->exec;
+    const struct pm_layer_desc *d = b->one.layer;
     size_t first = batch * b->batch, n = pm_min_size(b->batch, b->cal.n_window - first), m = n * b->cal.window;
     float *x = (quantised ? b->xq.data : b->x.data) + first * b->cal.window * b->ld;
     struct pm_run runs[BATCH_TOKENS];
     for (size_t i = 0; i < n; i++) runs[i] = (struct pm_run){ .kv = &b->kv[i], .ropes = &b->ropes, .n = b->cal.window, .ids = b->cal.ids + (first + i) * b->cal.window };
     struct pm_layer l = layer_of(b, quantised);
+    struct pm_spill *values = quantised ? &b->first_q : &b->first;
+    size_t at = first * b->cal.window * b->ld_first, n_first = d->mixer == PM_MIX_RWKV7 ? m * b->ld_first : 0;
+    for (size_t i = 0; i < n && n_first; i++) pm_kv_clear(&b->kv[i]);
+    if (n_first && d->rwkv7.rank_v) memcpy(e->v_first, values->data + at, n_first * sizeof *x);
     memcpy(e->x, x, m * b->ld * sizeof *x);
     pm_decoder_positions(e, runs, n);
     b->to = to;
@@ -120,7 +169,9 @@ static void run_batch(struct best *b, size_t batch, bool quantised, float *to)
     e->skip = false;
     pm_decoder_layer(e, &b->one, &l, 0, runs, n, m);
     e->skip = false;
-    if (!to) memcpy(x, e->x, m * b->ld * sizeof *x);
+    if (to) return;
+    memcpy(x, e->x, m * b->ld * sizeof *x);
+    if (n_first && !d->rwkv7.rank_v) memcpy(values->data + at, e->v_first, n_first * sizeof *x);
 }
 
 static void subtract_row(void *ctx, size_t t, int worker)
@@ -144,7 +195,9 @@ pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const cha
 {
     pm_status st = PM_OK;
     b->want = pm_best_order[i];
-    b->ldx = g->ld;
+    size_t heads = pm_best_heads(b->one.layer, i);
+    b->ld_head = g->ld;
+    b->ldx = heads * g->ld;
     b->n_sample = 0;
     for (size_t batch = 0; batch < b->n_batch && !st; batch++) {
         size_t m = pm_min_size(b->batch, b->cal.n_window - batch * b->batch) * b->cal.window;
@@ -155,10 +208,10 @@ pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const cha
             run_batch(b, batch, false, b->diff);
             pm_pool_run(b->exec.pool, subtract_row, b, m);
         }
-        pm_gptq_add(g, b->in, b->diff, m, g->ld);
+        for (size_t h = 0; h < heads; h++) pm_gptq_add(&g[h], b->in + h * g->ld, b->diff + h * g->ld, m, b->ldx);
         if (g->more) {
             for (size_t t = 0; t < m * b->ld; t++) b->missing[t] -= b->stream[t];
-            pm_gptq_add_extra(g, b->in, b->missing, m, g->ld, b->ld);
+            pm_gptq_add_extra(g, b->in, b->missing, m, b->ldx, b->ld);
         }
         take_sample(b, m);
         st = pm_best_advance(b, name, work / b->n_batch, err);
@@ -212,13 +265,24 @@ static pm_status quantise_layer(struct best *b, uint32_t layer, pm_error *err)
     uint64_t tokens = b->cal.n_window * b->cal.window;
     struct loading all = { b, layer };
     pm_status st = pm_desc_walk(&b->one, load_vector, &all, err);
-    for (size_t i = 0; i < PM_BEST_LINEARS && !st && b->follow; i++) st = pm_held_load(b, i, pm_best_parts(b, layer, i), err);
+    for (size_t i = 0; i < PM_BEST_LINEARS && !st && b->follow; i++) {
+        struct pm_linear_desc d = *pm_best_desc(b->one.layer, i);
+        d.type = PM_W_F16;
+        d.group = d.hadamard = 0;
+        if (d.k) st = pm_held_load(b, &b->f[i], &d, pm_best_parts(b, layer, i), NULL, NULL, err);
+    }
     if (!st && pm_best_take_back(b, err)) {
         uint64_t work = 0;
         for (size_t i = 0; i < PM_BEST_LINEARS; i++) work += pm_best_linear_work(b->one.layer, i, tokens);
         return pm_best_advance(b, "", work, err);
     }
-    for (size_t i = 0; i < PM_BEST_LINEARS && !st; i++) st = pm_best_linear(b, layer, i, err);
+    for (size_t i = 0; i < PM_BEST_LINEARS && !st; i++) {
+        b->err2[i] = b->sum2[i] = 0;
+        if (pm_slot_low_rank(pm_best_order[i]) && pm_best_desc(b->one.layer, i)->k)
+            st = pm_held_load(b, &b->q[i], pm_best_desc(b->one.layer, i), pm_best_parts(b, layer, i), &b->err2[i], &b->sum2[i], err);
+    }
+    for (size_t i = 0; i < PM_BEST_LINEARS && !st; i++)
+        if (!b->q[i].weight && pm_best_desc(b->one.layer, i)->k) st = pm_best_linear(b, layer, i, err);
     if (!st) pm_best_put_aside(b);
     return st;
 }
@@ -228,6 +292,7 @@ static pm_status put_layer(struct best *b, uint32_t layer, pm_error *err)
     pm_status st = put_vectors(b, layer, err);
     for (size_t i = 0; i < PM_BEST_LINEARS && !st; i++) {
         char name[64];
+        if (!b->q[i].weight) continue;
         snprintf(name, sizeof name, "layers.%u.%s", layer, pm_slot_title(pm_best_order[i]));
         st = pm_held_put(b, name, &b->q[i], err);
         pm_conversion_note(b->c, name, b->err2[i], b->sum2[i]);
@@ -258,6 +323,28 @@ static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
     return st;
 }
 
+/* Of models that norm their embeddings. */
+static pm_status norm_embeddings(struct best *b, pm_error *err)
+{
+    const struct pm_desc *d = &b->c->plan.desc;
+    float *v = pm_calloc(2, d->n_embd * sizeof *v, err), *streams[] = { b->xq.data, b->x.data };
+    pm_status st = v ? PM_OK : PM_ERR_MEMORY;
+    b->one.layer = &d->layer[0];
+    if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->batch * b->cal.window, err);
+    if (!st) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm, 0), d->n_embd, v, err);
+    if (!st && d->norm == PM_NORM_LAYER) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm_bias, 0), d->n_embd, v + d->n_embd, err);
+    for (size_t i = 0; i < 2 && streams[i] && !st; i++)
+        for (size_t batch = 0; batch < b->n_batch; batch++) {
+            size_t m = pm_min_size(b->batch, b->cal.n_window - batch * b->batch) * b->cal.window;
+            float *x = streams[i] + batch * b->batch * b->cal.window * b->ld;
+            memcpy(b->exec.x, x, m * b->ld * sizeof *x);
+            pm_decoder_embed_norm(&b->exec, d, v, v + d->n_embd, m);
+            memcpy(x, b->exec.x, m * b->ld * sizeof *x);
+        }
+    free(v);
+    return st;
+}
+
 /* Both streams begin with the embeddings: those of the source, and those that the file will have. */
 static pm_status embed(struct best *b, pm_error *err)
 {
@@ -281,34 +368,33 @@ static pm_status embed(struct best *b, pm_error *err)
     }
     free(row);
     pm_held_free(&h);
-    return st;
+    return st || !d->embed_norm ? st : norm_embeddings(b, err);
 }
 
 static pm_status prepare(struct best *b, pm_error *err)
 {
     struct pm_conversion *c = b->c;
     const struct pm_desc *d = &c->plan.desc;
-    size_t ldx;
+    size_t ldx = 0;
     pm_status st;
-    size_t widest = 0;
-    for (uint32_t i = 0; i < d->n_layer; i++)
-        for (size_t k = 0; k < PM_BEST_LINEARS; k++) widest = pm_max_size(widest, pm_best_desc(&d->layer[i], k)->k);
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        const struct pm_layer_desc *l = &d->layer[i];
+        for (size_t k = 0; k < PM_BEST_LINEARS; k++) ldx = pm_max_size(ldx, pm_best_heads(l, k) * pm_round_up(pm_best_desc(&d->layer[i], k)->k, 16));
+        if (l->mixer == PM_MIX_RWKV7) b->ld_first = pm_max_size(b->ld_first, pm_round_up(pm_mixer_width(l), 16));
+    }
     b->follow = c->dtype.type == PM_W_W4;   /* with eight bits the activations' rounding rules, and nothing can foresee it */
     if ((st = pm_calibration_open(&b->cal, c, MOST_TOKENS, err))) return st;
     b->batch = pm_max_size(1, BATCH_TOKENS / b->cal.window);
     b->n_batch = (b->cal.n_window + b->batch - 1) / b->batch;
     b->ld = pm_round_up(d->n_embd, 16);
     for (uint32_t i = 0; i < d->n_layer; i++) {
-        for (size_t k = 0; k < PM_BEST_LINEARS; k++) {
-            b->total += pm_best_linear_work(&d->layer[i], k, b->cal.n_window * b->cal.window);
-        }
+        for (size_t k = 0; k < PM_BEST_LINEARS; k++) b->total += pm_best_linear_work(&d->layer[i], k, b->cal.n_window * b->cal.window);
         b->total += forward_work(&d->layer[i], PM_BEST_LINEARS, b->cal.n_window * b->cal.window);
     }
     if (c->best_head) {
-        widest = pm_max_size(widest, d->n_embd);
+        ldx = pm_max_size(ldx, pm_round_up(d->n_embd, 16));
         b->total += pm_best_head_work(d);
     }
-    ldx = pm_round_up(widest, 16);
     b->one = *d;
     b->one.n_layer = 1;
     b->positions.desc = *d;
@@ -327,6 +413,8 @@ static pm_status prepare(struct best *b, pm_error *err)
     if (!b->in || !b->diff || !b->stream || !b->missing || !b->kv || !b->sample || !b->s) return PM_ERR_MEMORY;
     size_t n = b->cal.n_window * b->cal.window * b->ld;
     if ((b->follow && (st = pm_spill_open(&b->x, n, c->params->output, err))) || (st = pm_spill_open(&b->xq, n, c->params->output, err))) return st;
+    n = b->cal.n_window * b->cal.window * b->ld_first;
+    if (n && ((b->follow && (st = pm_spill_open(&b->first, n, c->params->output, err))) || (st = pm_spill_open(&b->first_q, n, c->params->output, err)))) return st;
     pm_kernels_init(&b->exec.kern, pm_kernels_best());
     b->exec.pool = c->pool;
     return pm_matrix_init(&b->ops, c->pool, &b->exec.kern, err);
@@ -352,6 +440,8 @@ pm_status pm_best_layers(struct pm_conversion *c, pm_error *err)
     pm_matrix_free(&b.ops);
     pm_spill_close(&b.x);
     pm_spill_close(&b.xq);
+    pm_spill_close(&b.first);
+    pm_spill_close(&b.first_q);
     pm_calibration_free(&b.cal);
     free(b.in);
     free(b.diff);

@@ -10,7 +10,7 @@
 #include "convert/plan.h"
 #include "model/decoder.h"
 
-#define PM_BEST_LINEARS 4   /* of a layer */
+#define PM_BEST_LINEARS 19  /* that layers of any kind can have */
 #define PM_BEST_SAMPLE 256  /* tokens on which ways are tried */
 
 /* A linear in memory, as file-like panels. {0} is none. */
@@ -27,10 +27,11 @@ struct best {
     struct pm_calibration cal;
     bool follow;                        /* there is a float stream */
     struct pm_spill x, xq;              /* [tokens][ld]; x only with `follow` */
-    size_t ld, n_batch, batch;          /* windows of a batch */
-    float *in, *diff;                   /* [tokens of a batch][ldx] inputs of the linear at work: of the quantised stream; of the float stream, then the difference */
+    struct pm_spill first, first_q;     /* [tokens][ld_first] values of the first recurrent layer, which the later ones read; only when there are such layers, first only with `follow` */
+    size_t ld, ld_first, n_batch, batch;    /* batch: windows of a batch */
+    float *in, *diff;                   /* [tokens of a batch][ldx] inputs of the linear at work, all heads: of the quantised stream; of the float stream, then the difference */
     float *stream, *missing;            /* [tokens of a batch][ld] the residual stream of xq there; what it lacks to that of x */
-    size_t ldx;
+    size_t ldx, ld_head;                /* ld_head: floats from the inputs of one head to those of the next; ldx: ld_head times heads */
     struct pm_kv *kv;                   /* [batch] of one layer */
     struct pm_desc one;                 /* the description with only the layer at work */
     struct held f[PM_BEST_LINEARS], q[PM_BEST_LINEARS];
@@ -47,32 +48,37 @@ struct best {
     float *s;                           /* [ldx] what the inputs are divided by, owned */
 };
 
-/* The linears of a layer in the order in which a forward pass meets them; what is indexed by i below is in that order. */
+/* The linears of layers in the order in which a forward pass meets them; what is indexed by i below is in that order. A linear that a layer does not have has no columns. */
 extern const enum pm_slot_id pm_best_order[PM_BEST_LINEARS];
 struct pm_linear_desc *pm_best_desc(struct pm_layer_desc *l, size_t i);
 const struct pm_parts *pm_best_parts(struct best *b, uint32_t layer, size_t i);
+/* Heads of linear i that have inputs, and rows, of their own; 1 as a rule. */
+size_t pm_best_heads(const struct pm_layer_desc *l, size_t i);
+/* The quantised linear of a slot. */
+struct held *pm_best_held(struct best *b, enum pm_slot_id id);
 
 /* Work in millions of multiplications, for progress. pm_best_advance: PM_ABORTED when the caller wants to stop. */
 uint64_t pm_best_linear_work(struct pm_layer_desc *l, size_t i, uint64_t tokens);
 pm_status pm_best_advance(struct best *b, const char *name, uint64_t work, pm_error *err);
-/* Runs the streams up to linear i of the layer at work: its inputs go into g, and some into b->sample. */
+/* Runs the streams up to linear i of the layer at work: the inputs of each head go into its g, and some tokens' into b->sample. */
 pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const char *name, uint64_t work, pm_error *err);
 
 /* Zeros in the shape of d. On failure what was taken is pm_held_free's to give back. */
 pm_status pm_held_make(struct held *h, const struct pm_linear_desc *d, pm_error *err);
 void pm_held_free(struct held *h);
-/* Linear i of the layer at work as F16: b->f[i]. */
-pm_status pm_held_load(struct best *b, size_t i, const struct pm_parts *parts, pm_error *err);
+/* A linear of shape and type d as it is rounded by itself. Adds the squared error and the squared weights to *err2 and *sum2, which may be NULL. */
+pm_status pm_held_load(struct best *b, struct held *h, const struct pm_linear_desc *d, const struct pm_parts *parts, double *err2, double *sum2, pm_error *err);
 /* Writes NAME.weight, .scale and .bias. */
 pm_status pm_held_put(struct best *b, const char *name, const struct held *h, pm_error *err);
 /* What is done to the inputs of a linear. */
 struct pm_way {
+    size_t heads;           /* that have inputs and rows of their own: pm_best_heads */
     bool can_scale;         /* whoever makes them can make them smaller by a factor of each */
     size_t d_head, group;   /* so many heads of this size share their factors; group 1: none do */
     bool scaled;            /* chosen: inputs are divided by b->s */
     uint32_t block;         /* chosen: of the rotation, or 0 */
 };
-/* Chooses by trials on b->sample with some of the rows, and sets b->s. g: the sums of the inputs as they are. */
+/* Chooses by trials on b->sample with some of the rows, and sets b->s. g: for each head the sums of the inputs as they are. */
 pm_status pm_best_choose(struct best *b, const struct pm_gptq *g, const struct pm_linear_desc *d, const struct pm_parts *parts, struct pm_way *way, pm_error *err);
 /* Rows that go through together: a multiple of 64. */
 size_t pm_best_block_rows(const struct pm_linear_desc *d);

@@ -41,7 +41,7 @@ static void norm_row(void *ctx, size_t t, int worker)
 static void collect(struct best *b, struct pm_gptq *g, const float *w, const float *bias)
 {
     size_t per_batch = b->batch * b->cal.window, all = b->cal.n_window * b->cal.window, step = pm_max_size(1, all / PM_BEST_SAMPLE);
-    b->ldx = g->ld;
+    b->ldx = b->ld_head = g->ld;
     b->n_sample = 0;
     for (size_t t0 = 0; t0 < all; t0 += per_batch) {
         size_t m = pm_min_size(per_batch, all - t0);
@@ -102,7 +102,7 @@ pm_status pm_best_head(struct best *b, pm_error *err)
     struct pm_linear_desc *d = &plan->desc.head;
     const struct pm_parts *parts = pm_plan_parts(plan, PM_SLOT_head, 0);
     struct pm_gptq g = { 0 };
-    struct pm_way way = { .can_scale = true, .group = 1 };
+    struct pm_way way = { .heads = 1, .can_scale = true, .group = 1 };
     bool has_bias = plan->desc.norm == PM_NORM_LAYER;
     float *w = pm_calloc(d->k, sizeof *w, err), *bias = has_bias ? pm_calloc(d->k, sizeof *bias, err) : NULL;
     pm_status st = w && (bias || !has_bias) ? PM_OK : PM_ERR_MEMORY;

@@ -5,6 +5,7 @@
 
 #include "convert/quantize.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,7 @@ static bool walk_layer(struct best *b, struct pm_buf *out, const char *in, size_
     for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
         struct held *h = &b->q[i];
         struct pm_linear_desc *d = pm_best_desc(l, i);
+        if (!d->k) continue;
         part[n].at = &d->hadamard, part[n++].bytes = sizeof d->hadamard;
         part[n].at = h->weight, part[n++].bytes = pm_linear_weight_bytes(d);
         part[n].at = h->scale, part[n++].bytes = pm_linear_scale_count(d) * sizeof *h->scale;
@@ -38,18 +40,38 @@ static bool walk_layer(struct best *b, struct pm_buf *out, const char *in, size_
     return true;
 }
 
+static bool all_finite(const float *v, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!isfinite(v[i])) return false;
+    return true;
+}
+
+/* A record's hash says only that its bytes are those that someone wrote. Values that no conversion finds would end up in the model. */
+static bool sound(struct best *b)
+{
+    bool ok = true;
+    for (size_t i = 0; i < PM_BEST_LINEARS && ok; i++) {
+        const struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
+        const struct held *h = &b->q[i];
+        if (!d->k) continue;
+        ok = (d->hadamard == 0 || d->hadamard == pm_rotation_block(d->k)) && all_finite(h->scale, pm_linear_scale_count(d)) && isfinite(b->err2[i]) && isfinite(b->sum2[i]);
+        if (d->bias) ok = ok && all_finite(h->bias, pm_linear_panels(d) * PM_PANEL);
+        ok = ok && (d->type != PM_W_W8 || !memchr(h->weight, 0x80, pm_linear_weight_bytes(d)));     /* -128, which kernels do not expect */
+    }
+    for (int id = 0; id < PM_SLOT_PER_LAYER && ok; id++) ok = all_finite(b->vector[id].file, b->vector[id].n);
+    return ok;
+}
+
 bool pm_best_take_back(struct best *b, pm_error *err)
 {
     struct pm_buf buf = { 0 };
     bool ok = pm_partial_read(&b->c->partial, &buf);
     struct pm_layer_desc before = *b->one.layer;
-    for (size_t i = 0; i < PM_BEST_LINEARS && ok; i++) ok = !pm_held_make(&b->q[i], pm_best_desc(b->one.layer, i), err);
-    ok = ok && walk_layer(b, NULL, buf.data, buf.len, err);
-    for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
-        const struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
-        if (ok) ok = d->hadamard == 0 || d->hadamard == pm_rotation_block(d->k);
-        b->q[i].linear.desc = *d;
-    }
+    for (size_t i = 0; i < PM_BEST_LINEARS && ok; i++)
+        if (pm_best_desc(b->one.layer, i)->k) ok = !pm_held_make(&b->q[i], pm_best_desc(b->one.layer, i), err);
+    ok = ok && walk_layer(b, NULL, buf.data, buf.len, err) && sound(b);
+    for (size_t i = 0; i < PM_BEST_LINEARS; i++) b->q[i].linear.desc = *pm_best_desc(b->one.layer, i);
     if (!ok) {
         for (int id = 0; id < PM_SLOT_PER_LAYER; id++)
             if (b->vector[id].n) memcpy(b->vector[id].file, b->vector[id].plain, b->vector[id].n * sizeof(float));
@@ -76,7 +98,7 @@ void pm_best_key(const struct best *b, uint8_t key[32])
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     pm_sha256_init(&h);
     pm_sha256_update(&h, pm_version(), strlen(pm_version()));
-    pm_sha256_update(&h, "best 4", 6);      /* of these files' ways */
+    pm_sha256_update(&h, "best 5", 6);      /* of these files' ways */
     char *config = c->source.config ? json_dumps(c->source.config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     if (config) pm_sha256_update(&h, config, strlen(config));   /* scales and frequencies that the family folds in are in no description */
     free(config);

@@ -49,23 +49,20 @@ size_t pm_best_block_rows(const struct pm_linear_desc *l)
     return pm_min_size(rows, pm_round_up(l->n, 64));
 }
 
-pm_status pm_held_load(struct best *b, size_t i, const struct pm_parts *parts, pm_error *err)
+pm_status pm_held_load(struct best *b, struct held *h, const struct pm_linear_desc *d, const struct pm_parts *parts, double *err2, double *sum2, pm_error *err)
 {
-    struct pm_linear_desc d = *pm_best_desc(b->one.layer, i);
-    d.type = PM_W_F16;
-    d.group = d.hadamard = 0;
-    pm_status st = pm_held_make(&b->f[i], &d, err);
-    size_t rows = pm_best_block_rows(&d);
-    float *w = st ? NULL : pm_calloc(rows, d.k * sizeof *w, err);
+    pm_status st = pm_held_make(h, d, err);
+    size_t rows = pm_best_block_rows(d), panel_bytes = pm_linear_weight_bytes(d) / pm_linear_panels(d), per_row = d->group ? pm_linear_kp(d) / d->group : 1;
+    float *w = st ? NULL : pm_calloc(rows, d->k * sizeof *w, err);
     if (!st && !w) st = PM_ERR_MEMORY;
-    const struct pm_quantize q = { .linear = &d };
-    for (size_t r = 0; r < d.n && !st; r += rows) {
-        size_t n = pm_min_size(rows, d.n - r);
-        st = pm_parts_rows(parts, r, n, PM_W_F16, w, err);
-        if (!st) pm_quantize_rows(b->c->pool, &q, w, n, (uint16_t *)b->f[i].weight + r * d.k, NULL, NULL, NULL);
+    const struct pm_quantize q = { .linear = d };
+    for (size_t r = 0; r < d->n && !st; r += rows) {
+        size_t n = pm_min_size(rows, d->n - r);
+        st = pm_parts_rows(parts, r, n, d->type, w, err);
+        if (!st) pm_quantize_rows(b->c->pool, &q, w, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale ? h->scale + r * per_row : NULL, err2, sum2);
     }
     free(w);
-    if (!st && d.bias) st = pm_parts_bias(parts, d.n, b->f[i].bias, err);
+    if (!st && d->bias) st = pm_parts_bias(parts, d->n, h->bias, err);
     return st;
 }
 
@@ -110,8 +107,8 @@ static void balance(struct best *b, const float *moment, const struct pm_way *wa
     }
 }
 
-/* The squared error of the outputs of sample rows for sample inputs, or with out != NULL the outputs. */
-struct trial { float *w, *x, *y, *want; size_t n; };
+/* n sample rows of one head, and room for its sample inputs and their outputs. */
+struct trial { float *w, *x, *y, *want; size_t n, head; };
 
 static double try_way(struct best *b, const struct trial *t, const struct pm_linear_desc *shape, const float *w, bool scaled, uint32_t block, enum pm_wtype type, float *y, pm_error *err, pm_status *st)
 {
@@ -128,58 +125,71 @@ static double try_way(struct best *b, const struct trial *t, const struct pm_lin
         return 0;
     }
     memcpy(t->w, w, t->n * d.k * sizeof *w);
-    memcpy(t->x, b->sample, b->n_sample * b->ldx * sizeof *w);
+    for (size_t m = 0; m < b->n_sample; m++) memcpy(t->x + m * b->ld_head, b->sample + m * b->ldx + t->head * b->ld_head, b->ld_head * sizeof *w);
     if (scaled) {
         scale_columns(t->w, b->s, t->n, d.k);
         for (size_t m = 0; m < b->n_sample; m++)
-            for (size_t c = 0; c < d.k; c++) t->x[m * b->ldx + c] /= b->s[c];
+            for (size_t c = 0; c < d.k; c++) t->x[m * b->ld_head + c] /= b->s[c];
     }
     pm_quantize_rows(b->c->pool, &(struct pm_quantize){ .linear = &d }, t->w, t->n, h.weight, h.scale, NULL, NULL);
     b->exec.observe = NULL;
-    pm_linear_forward(&b->exec, &h.linear, &(struct pm_input){ .prep = PM_PREP_NONE, .x = t->x, .ldx = b->ldx }, b->n_sample, y, pm_round_up(t->n, 16), 0, PM_SLOT_head);
+    pm_linear_forward(&b->exec, &h.linear, &(struct pm_input){ .prep = PM_PREP_NONE, .x = t->x, .ldx = b->ld_head }, b->n_sample, y, pm_round_up(t->n, 16), 0, PM_SLOT_head);
     for (size_t m = 0; m < b->n_sample * pm_round_up(t->n, 16); m++) sum += ((double)y[m] - (double)t->want[m]) * ((double)y[m] - (double)t->want[m]);
     pm_held_free(&h);
     return sum;
 }
 
-/* Whether whoever makes the inputs of linear i can make them smaller by a factor of each: not a norm that two linears share, and not what goes through a function. */
+/* Whether whoever makes the inputs of linear i can make them smaller by a factor of each: not a norm that two linears share, and not what goes through a function, but for relu(x)^2. */
 static bool can_divide(const struct best *b, size_t i)
 {
     const struct pm_layer_desc *l = b->one.layer;
-    if (pm_best_order[i] == PM_SLOT_down) return l->ffn == PM_FFN_GLU;
-    return pm_best_order[i] == PM_SLOT_o || !l->parallel;
+    switch (pm_best_order[i]) {
+    case PM_SLOT_o:
+    case PM_SLOT_q_b: return true;
+    case PM_SLOT_qkv:
+    case PM_SLOT_qkv_a:
+    case PM_SLOT_gate_up: return !l->parallel;
+    case PM_SLOT_down: return l->ffn != PM_FFN_MLP;
+    default: return false;
+    }
 }
+
+#define SAMPLE_HEADS 8
 
 pm_status pm_best_choose(struct best *b, const struct pm_gptq *g, const struct pm_linear_desc *d, const struct pm_parts *parts, struct pm_way *chosen, pm_error *err)
 {
-    size_t k = d->k, n = pm_min_size(SAMPLE_ROWS, d->n), out = PM_BEST_SAMPLE * SAMPLE_ROWS;
-    struct trial t = { .n = n, .w = pm_calloc(n, k * sizeof(float), err), .x = pm_calloc(PM_BEST_SAMPLE, b->ldx * sizeof(float), err), .y = pm_calloc(out, sizeof(float), err),
+    size_t k = d->k, heads = chosen->heads, tried = pm_min_size(heads, SAMPLE_HEADS), per_head = d->n / heads, n = pm_min_size(SAMPLE_ROWS / tried, per_head),
+           out = PM_BEST_SAMPLE * SAMPLE_ROWS;
+    struct trial t = { .n = n, .w = pm_calloc(n, k * sizeof(float), err), .x = pm_calloc(PM_BEST_SAMPLE, b->ld_head * sizeof(float), err), .y = pm_calloc(out, sizeof(float), err),
                        .want = pm_calloc(out, sizeof(float), err) };
     float *w = pm_calloc(n, k * sizeof *w, err);
     pm_status st = t.w && t.x && t.y && t.want && w ? PM_OK : PM_ERR_MEMORY;
-    for (size_t r = 0; r < n && !st; r++) st = pm_parts_rows(parts, r * d->n / n, 1, d->type, w + r * k, err);
+    double sum[4] = { 0 }, least = INFINITY;        /* of a way: bit 0: balanced, bit 1: not rotated */
+    uint32_t largest = pm_rotation_block(d->k);
+    pm_rotate rotate = b->c->params->rotate;
     chosen->scaled = false;
     chosen->block = 0;
-    if (!st) {
+    for (size_t h = 0; h < tried && !st; h++) {
+        t.head = h * heads / tried;
+        for (size_t r = 0; r < n && !st; r++) st = pm_parts_rows(parts, t.head * per_head + r * per_head / n, 1, d->type, w + r * k, err);
+        if (st) break;
         float *moment = t.x;    /* not in use yet */
-        for (size_t c = 0; c < k; c++) moment[c] = g->h[c * g->ld + c];
+        for (size_t c = 0; c < k; c++) moment[c] = g[t.head].h[c * g->ld + c];
         balance(b, moment, chosen, w, n, k);
         try_way(b, &t, d, w, false, 0, PM_W_F16, t.want, err, &st);
-        double least = INFINITY;
-        uint32_t largest = pm_rotation_block(d->k);
-        pm_rotate rotate = b->c->params->rotate;
-        for (int way = 0; way < 4 && !st; way++) {      /* bit 0: balanced, bit 1: not rotated */
-            if (way & 1 && (d->type != PM_W_W8 || !chosen->can_scale)) continue;    /* compensation knows better than a balance what a weight's error costs */
-            uint32_t bl = way < 2 ? largest : 0;
-            if ((way < 2 && (!largest || rotate == PM_ROTATE_OFF)) || (way >= 2 && largest && rotate == PM_ROTATE_ON)) continue;
-            double e = try_way(b, &t, d, w, way & 1, bl, d->type, t.y, err, &st);
-            if (!st && e < least) {
-                least = e;
-                chosen->scaled = way & 1;
-                chosen->block = bl;
-            }
+        for (int way = 0; way < 4 && !st; way++) {
+            bool no = (way & 1 && (d->type != PM_W_W8 || !chosen->can_scale))     /* compensation knows better than a balance what a weight's error costs */
+                      || (way < 2 && (!largest || rotate == PM_ROTATE_OFF)) || (way >= 2 && largest && rotate == PM_ROTATE_ON);
+            if (no) sum[way] = INFINITY;
+            else sum[way] += try_way(b, &t, d, w, way & 1, way < 2 ? largest : 0, d->type, t.y, err, &st);
         }
     }
+    for (int way = 0; way < 4 && !st; way++)
+        if (sum[way] < least) {
+            least = sum[way];
+            chosen->scaled = way & 1;
+            chosen->block = way < 2 ? largest : 0;
+        }
     free(t.w);
     free(t.x);
     free(t.y);
@@ -197,20 +207,44 @@ static void divide_row(struct held *h, size_t r, float s)
     if (d->bias) h->bias[r] /= s;
 }
 
-/* Whoever makes the inputs of linear i makes them smaller by s: a norm, the value heads, or the upper half of the FFN. */
+static void divide_norm(struct best *b, enum pm_slot_id id)
+{
+    for (size_t c = 0; c < b->vector[id].n; c++) b->vector[id].file[c] /= b->s[c];
+}
+
+/* The rows that make the inputs of `o`: the value heads, the heads' v_up, or of a recurrent layer the gate. */
+static void divide_mixer(struct best *b)
+{
+    const struct pm_layer_desc *l = b->one.layer;
+    size_t d = l->d_head, d_v = l->mla.d_v;
+    if (l->mixer == PM_MIX_RWKV7)
+        for (size_t r = 0; r < l->n_head * d; r++) divide_row(pm_best_held(b, PM_SLOT_g_up), r, b->s[r]);
+    else if (l->mixer == PM_MIX_MLA)
+        for (size_t r = 0; r < l->n_head * d_v; r++) divide_row(pm_best_held(b, PM_SLOT_v_up), r / d_v * pm_round_up(d_v, PM_PANEL) + r % d_v, b->s[r]);
+    else
+        for (size_t r = 0, group = l->n_head / l->n_kv; r < l->n_kv * d; r++) divide_row(pm_best_held(b, PM_SLOT_qkv), (l->n_head + l->n_kv) * d + r, b->s[r / d * group * d + r % d]);
+}
+
+/* Whoever makes the inputs of linear i makes them smaller by s. */
 static void divide_inputs(struct best *b, size_t i)
 {
     const struct pm_layer_desc *l = b->one.layer;
-    size_t d = l->d_head, group = l->n_head / l->n_kv;
-    if (pm_best_order[i] == PM_SLOT_qkv || pm_best_order[i] == PM_SLOT_gate_up) {
-        const enum pm_slot_id of[2] = { pm_best_order[i] == PM_SLOT_qkv ? PM_SLOT_attn_norm : PM_SLOT_ffn_norm, pm_best_order[i] == PM_SLOT_qkv ? PM_SLOT_attn_norm_bias : PM_SLOT_ffn_norm_bias };
-        for (size_t k = 0; k < 2; k++)
-            for (size_t c = 0; c < b->vector[of[k]].n; c++) b->vector[of[k]].file[c] /= b->s[c];
+    switch (pm_best_order[i]) {
+    case PM_SLOT_qkv:
+    case PM_SLOT_qkv_a:
+        divide_norm(b, PM_SLOT_attn_norm);
+        divide_norm(b, PM_SLOT_attn_norm_bias);
+        break;
+    case PM_SLOT_q_b: divide_norm(b, PM_SLOT_q_a_norm); break;
+    case PM_SLOT_o: divide_mixer(b); break;
+    case PM_SLOT_gate_up:
+        divide_norm(b, PM_SLOT_ffn_norm);
+        divide_norm(b, PM_SLOT_ffn_norm_bias);
+        break;
+    default:        /* down: the upper half of the FFN, or all of it, and then what is squared */
+        for (size_t r = 0; r < l->n_ff; r++)
+            divide_row(pm_best_held(b, PM_SLOT_gate_up), l->ffn == PM_FFN_GLU ? l->n_ff + r : r, l->ffn == PM_FFN_GLU ? b->s[r] : sqrtf(b->s[r]));
     }
-    if (pm_best_order[i] == PM_SLOT_o)
-        for (size_t r = 0; r < l->n_kv * d; r++) divide_row(&b->q[0], (l->n_head + l->n_kv) * d + r, b->s[r / d * group * d + r % d]);
-    if (pm_best_order[i] == PM_SLOT_down)
-        for (size_t r = 0; r < l->n_ff; r++) divide_row(&b->q[2], l->n_ff + r, b->s[r]);
 }
 
 struct rotation { float *w; size_t k, block; };
@@ -234,14 +268,15 @@ static pm_status quantise_linear(struct best *b, const struct pm_gptq *g, size_t
     const struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
     struct held *h = &b->q[i];
     size_t rows = pm_best_block_rows(d), kp = pm_linear_kp(d), panel_bytes = pm_linear_weight_bytes(d) / pm_linear_panels(d), per_row = d->group ? kp / d->group : 1;
+    size_t per_head = d->n / pm_best_heads(b->one.layer, i);
     pm_status st = pm_held_make(h, d, err);
     float *w = st ? NULL : pm_calloc(rows, d->k * sizeof *w, err);
     if (!st && !w) st = PM_ERR_MEMORY;
-    for (size_t r = 0; r < d->n && !st; r += rows) {
-        size_t n = pm_min_size(rows, d->n - r);
+    for (size_t r = 0, n; r < d->n && !st; r += n) {
+        n = pm_min_size(rows, per_head - r % per_head);
         if ((st = pm_parts_rows(parts, r, n, d->type, w, err))) break;
         pm_best_turn(b, d, scaled, w, n);
-        st = pm_gptq_rows(g, d, w, r, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale + r * per_row, err2, sum2, err);
+        st = pm_gptq_rows(&g[r / per_head], d, w, r, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale + r * per_row, err2, sum2, err);
     }
     free(w);
     if (!st && d->bias) st = pm_parts_bias(parts, d->n, h->bias, err);
@@ -274,24 +309,26 @@ pm_status pm_best_linear(struct best *b, uint32_t layer, size_t i, pm_error *err
     const struct pm_parts *parts = pm_best_parts(b, layer, i);
     struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
     char name[64];
-    struct pm_gptq g = { 0 };
     const struct pm_layer_desc *l = b->one.layer;
-    struct pm_way way = { .can_scale = can_divide(b, i), .d_head = l->d_head, .group = pm_best_order[i] == PM_SLOT_o ? l->n_head / l->n_kv : 1 };
+    size_t heads = pm_best_heads(l, i);
+    struct pm_gptq *g = pm_calloc(heads, sizeof *g, err);
+    struct pm_way way = { .heads = heads, .can_scale = can_divide(b, i), .d_head = l->d_head, .group = pm_best_order[i] == PM_SLOT_o && l->mixer == PM_MIX_ATTENTION ? l->n_head / l->n_kv : 1 };
     uint64_t work = pm_best_linear_work(b->one.layer, i, b->cal.n_window * b->cal.window);
     snprintf(name, sizeof name, "layers.%u.%s", layer, pm_slot_title(pm_best_order[i]));
-    pm_status st = pm_gptq_init(&g, &b->ops, d->k, b->follow, corrects(b, i) ? d->n : 0, err);
-    if (!st) st = pm_best_collect(b, &g, i, name, work / 2, err);
-    if (!st) st = pm_best_choose(b, &g, d, parts, &way, err);
-    if (!st) {
-        g.sweeps = d->type == PM_W_W4 ? SWEEPS : 0;
-        d->hadamard = way.block;
-        pm_gptq_rotate(&g, way.scaled ? b->s : NULL, way.block);
-        if (way.scaled) divide_inputs(b, i);
-        st = pm_gptq_factor(&g, b->follow ? DAMP_FLOAT : DAMP, err);
+    pm_status st = g ? PM_OK : PM_ERR_MEMORY;
+    for (size_t h = 0; h < heads && !st; h++) st = pm_gptq_init(&g[h], &b->ops, d->k, b->follow, corrects(b, i) ? d->n : 0, err);
+    if (!st) st = pm_best_collect(b, g, i, name, work / 2, err);
+    if (!st) st = pm_best_choose(b, g, d, parts, &way, err);
+    if (!st) d->hadamard = way.block;
+    if (!st && way.scaled) divide_inputs(b, i);
+    for (size_t h = 0; h < heads && !st; h++) {
+        g[h].sweeps = d->type == PM_W_W4 ? SWEEPS : 0;
+        pm_gptq_rotate(&g[h], way.scaled ? b->s : NULL, way.block);
+        st = pm_gptq_factor(&g[h], b->follow ? DAMP_FLOAT : DAMP, err);
     }
-    b->err2[i] = b->sum2[i] = 0;
-    if (!st) st = quantise_linear(b, &g, i, parts, way.scaled, &b->err2[i], &b->sum2[i], err);
-    pm_gptq_free(&g);
+    if (!st) st = quantise_linear(b, g, i, parts, way.scaled, &b->err2[i], &b->sum2[i], err);
+    for (size_t h = 0; g && h < heads; h++) pm_gptq_free(&g[h]);
+    free(g);
     if (st) {
         pm_error_prefix(err, "%s", name);
         return st;

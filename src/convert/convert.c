@@ -263,19 +263,15 @@ static pm_status check_description(struct pm_conversion *c, pm_error *err)
 }
 
 /* Whether linears are chosen with calibration. */
-static pm_status choose_quality(struct pm_conversion *c, pm_error *err)
+static bool wants_best(struct pm_conversion *c)
 {
     const pm_convert_params *p = c->params;
-    if ((p->quality != PM_QUALITY_BEST && !p->calibrate) || (c->dtype.type != PM_W_W8 && c->dtype.type != PM_W_W4)) return PM_OK;
-    if (pm_exact_is(c, &c->plan.desc.layer[0].qkv, pm_plan_parts(&c->plan, PM_SLOT_qkv, 0))) return PM_OK;
-    for (uint32_t i = 0; i < c->plan.desc.n_layer; i++)
-        if (c->plan.desc.layer[i].mixer != PM_MIX_ATTENTION)
-            return pm_fail(err, PM_ERR_UNSUPPORTED, "layer %u is not attention, and calibration knows nothing else yet: convert with quality \"fast\" and without a calibration text", i);
     struct pm_desc *d = &c->plan.desc;
-    c->best = true;
+    if ((p->quality != PM_QUALITY_BEST && !p->calibrate) || (c->dtype.type != PM_W_W8 && c->dtype.type != PM_W_W4)) return false;
+    if (pm_exact_is(c, &d->layer[0].qkv, pm_plan_parts(&c->plan, PM_SLOT_qkv, 0))) return false;
     c->best_head = (d->head.type == PM_W_W8 || d->head.type == PM_W_W4) && !pm_exact_is(c, &d->head, pm_plan_parts(&c->plan, PM_SLOT_head, 0));
     d->embed_balanced = c->best_head && d->tied;
-    return PM_OK;
+    return true;
 }
 
 static pm_status describe(struct pm_conversion *c, pm_error *err)
@@ -288,7 +284,8 @@ static pm_status describe(struct pm_conversion *c, pm_error *err)
     if ((st = find_family(c, err)) || (st = pm_tokenizer_build(&c->source.text, &c->tokenizer, err))) return st;
     if (!p->vocab_only) {
         if ((st = c->family->describe(&c->source, &c->plan, err))) return st;
-        if ((st = pm_exact_types(c, err)) || (st = choose_quality(c, err))) return st;
+        if ((st = pm_exact_types(c, err))) return st;
+        c->best = wants_best(c);
     }
     d->name = pm_strndup(name, strlen(name), err);
     d->dtype = pm_strndup(p->vocab_only ? "none" : c->dtype.name, strlen(p->vocab_only ? "none" : c->dtype.name), err);

@@ -11,8 +11,17 @@
 
 #include <stdatomic.h>
 
-/* Sees the input of every linear before rotation and quantisation: x is [m][ldx], of which k columns count. For calibration. */
-typedef void (*pm_observe_fn)(void *ctx, uint32_t layer, enum pm_slot_id linear, const float *x, size_t m, size_t k, size_t ldx);
+/* The input of a linear before rotation and quantisation: x[m][ldx], the first row that of token `row0` of the batch. Of a linear whose heads have inputs of their own (k_up, v_up), those of
+   heads head0 .. head0+n_head-1, of k columns each, every `step` floats; else there is one head. */
+struct pm_observed {
+    uint32_t layer;
+    enum pm_slot_id linear;
+    const float *x;
+    size_t m, k, ldx;
+    size_t row0, head0, n_head, step;
+};
+/* For calibration. True: enough was seen, and what the rest of the layer gives will not be read. Inputs of v_up come piece by piece, each token and head once, from several threads at once. */
+typedef bool (*pm_observe_fn)(void *ctx, const struct pm_observed *o);
 
 /* Packed activations of m tokens, as struct pm_gemm wants them. */
 struct pm_pack {
@@ -32,7 +41,7 @@ struct pm_exec {
     void *observe_ctx;
     pm_layer_fn on_layer;           /* NULL as a rule: sees the residual stream after each layer */
     void *layer_ctx;
-    bool skip;                      /* an observer may set it: linears and attention of the layer are then left out, what they would give is undefined */
+    bool skip;                      /* an observer has seen enough: linears and attention of the layer are left out, what they would give is undefined. To be cleared by the caller */
 
     /* Scratch for up to m_cap tokens, grown by pm_exec_reserve. M tokens, all rows padded to 16 floats. */
     struct pm_arena arena;

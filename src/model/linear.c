@@ -258,7 +258,7 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
     j.gemm.ldy = ldy;
     if (e->observe) {
         run_chunks(&j, "prepare", prepare_only, m);
-        e->observe(e->observe_ctx, layer, id, rows, m, d->k, in->ldx);
+        e->skip = e->observe(e->observe_ctx, &(struct pm_observed){ .layer = layer, .linear = id, .x = rows, .m = m, .k = d->k, .ldx = in->ldx, .n_head = 1 });
         if (e->skip) return;
         run_chunks(&j, "prepare", pack_only, m);
     } else {

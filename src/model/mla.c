@@ -28,6 +28,7 @@ struct job {
     const struct pm_run *runs;
     size_t n_runs, m_tok;
     size_t tile, group, n_group;    /* tokens and heads of a task, tasks per tile of tokens */
+    atomic_bool skip;               /* what the observer of v_up said */
 };
 
 /* Where a task's memory lies. */
@@ -135,7 +136,6 @@ static void absorb(const struct job *j, const struct task *t)
     enum pm_kv_kind kind = t->run->kv->kind;
     size_t latent = pm_kv_rotation(kind, m->kv_rank), rest = pm_kv_rotation(kind, m->d_rope);
     float *from = e->qkv + t->row * e->ld_qkv + t->head * d->d_head;
-    for (size_t i = 0; i < t->n_tok && e->observe; i++) e->observe(e->observe_ctx, j->layer, PM_SLOT_k_up, from + i * e->ld_qkv, t->n_head, m->d_nope, d->d_head);
     for (size_t h = 0; h < t->n_head; h++) {
         struct pm_rows rows = { .x = from + h * d->d_head, .ldx = e->ld_qkv, .m = t->n_tok, .y = t->q + h * t->size.q_step, .ldy = ldq, .pack = t->pack };
         pm_linear_rows(e, &j->l->k_up, (t->head + h) * panels, panels, &rows);
@@ -149,13 +149,20 @@ static void absorb(const struct job *j, const struct task *t)
 }
 
 /* e->att = v_up o */
-static void project(const struct job *j, const struct task *t)
+static void project(struct job *j, const struct task *t)
 {
     struct pm_exec *e = j->e;
     const struct pm_mla_desc *m = &j->l->desc.mla;
     size_t panels = t->size.y_step / 16, ldo = t->n_head * t->size.o_step, latent = pm_kv_rotation(t->run->kv->kind, m->kv_rank);
     for (size_t i = 0; i < t->n_tok * t->n_head && latent; i++) e->kern.hadamard(t->o + i * t->size.o_step, m->kv_rank, latent);
-    if (e->observe) e->observe(e->observe_ctx, j->layer, PM_SLOT_v_up, t->o, t->n_tok * t->n_head, m->kv_rank, t->size.o_step);
+    if (e->observe) {
+        const struct pm_observed o = { .layer = j->layer, .linear = PM_SLOT_v_up, .x = t->o, .m = t->n_tok, .k = m->kv_rank, .ldx = ldo, .row0 = t->row, .head0 = t->head,
+                                       .n_head = t->n_head, .step = t->size.o_step };
+        if (e->observe(e->observe_ctx, &o)) {
+            atomic_store_explicit(&j->skip, true, memory_order_relaxed);
+            return;
+        }
+    }
     for (size_t h = 0; h < t->n_head; h++) {
         struct pm_rows rows = { .x = t->o + h * t->size.o_step, .ldx = ldo, .m = t->n_tok, .y = t->y, .ldy = t->size.y_step, .pack = t->pack };
         pm_linear_rows(e, &j->l->v_up, (t->head + h) * panels, panels, &rows);
@@ -166,7 +173,7 @@ static void project(const struct job *j, const struct task *t)
 
 static void attend_task(void *ctx, size_t number, int worker)
 {
-    const struct job *j = ctx;
+    struct job *j = ctx;
     const struct pm_layer_desc *d = &j->l->desc;
     struct task t;
     set_task(j, number, worker, &t);
@@ -189,8 +196,14 @@ void pm_mla_forward(struct pm_exec *e, const struct pm_layer *l, uint32_t layer_
     pm_linear_forward(e, &l->qkv_a, in, m_tok, e->att, e->ld_att, layer_index, PM_SLOT_qkv_a);
     struct pm_input q = { .prep = PM_PREP_RMS, .x = e->att, .out = e->att, .ldx = e->ld_att, .norm = l->q_a_norm, .eps = d->mla.latent_eps };
     pm_linear_forward(e, &l->q_b, &q, m_tok, e->qkv, e->ld_qkv, layer_index, PM_SLOT_q_b);
+    if (e->skip) return;
     pm_pool_name(e->pool, "rope, cache");
     pm_pool_run(e->pool, place_token, &j, m_tok);
+    if (e->observe) {
+        e->skip = e->observe(e->observe_ctx, &(struct pm_observed){ .layer = layer_index, .linear = PM_SLOT_k_up, .x = e->qkv, .m = m_tok, .k = d->mla.d_nope, .ldx = e->ld_qkv,
+                                                                    .n_head = d->n_head, .step = d->d_head });
+        if (e->skip) return;
+    }
     size_t longest = 1, tiles = 0, threads = (size_t)pm_pool_threads(e->pool);
     for (size_t i = 0; i < n_runs; i++) longest = pm_max_size(longest, runs[i].n);
     j.tile = pm_min_size(TILE, longest);
@@ -200,9 +213,6 @@ void pm_mla_forward(struct pm_exec *e, const struct pm_layer *l, uint32_t layer_
     j.group = (d->n_head + pm_min_size(groups, d->n_head) - 1) / pm_min_size(groups, d->n_head);
     j.n_group = (d->n_head + j.group - 1) / j.group;
     pm_pool_name(e->pool, "attention");
-    if (!e->observe) {
-        pm_pool_run(e->pool, attend_task, &j, tiles * j.n_group);
-        return;
-    }
-    for (size_t i = 0; i < tiles * j.n_group; i++) attend_task(&j, i, 0);       /* an observer sees one call at a time */
+    pm_pool_run(e->pool, attend_task, &j, tiles * j.n_group);
+    if (atomic_load_explicit(&j.skip, memory_order_relaxed)) e->skip = true;
 }

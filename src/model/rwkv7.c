@@ -134,6 +134,7 @@ void pm_rwkv7_mix(struct pm_exec *e, const struct pm_layer *l, uint32_t layer, c
     if (l->desc.rwkv7.rank_v) low_rank(&c, &l->v_gate_down, PM_SLOT_v_gate_down, PM_PREP_NONE, &l->v_gate_up, PM_SLOT_v_gate_up, MIX_V, ROW_GATE);
     else
         for (size_t t = 0; t < m_tok; t++) memcpy(e->v_first + t * e->ld_first, row(&c, ROW_V) + t * e->ld_qkv, pm_mixer_width(&l->desc) * sizeof(float));
+    if (e->skip) return;
     keep_last(&c, false);
     pm_pool_name(e->pool, "recurrence");
     pm_pool_run(e->pool, head_task, &c, n_runs * l->desc.n_head);
@@ -146,6 +147,7 @@ void pm_rwkv7_mix(struct pm_exec *e, const struct pm_layer *l, uint32_t layer, c
 void pm_rwkv7_ffn(struct pm_exec *e, const struct pm_layer *l, uint32_t layer, const struct pm_input *in, const struct pm_run *runs, size_t n_runs, size_t m_tok)
 {
     struct ctx c = { .e = e, .l = l, .layer = layer, .in = in, .runs = runs, .n_runs = n_runs, .m_tok = m_tok };
+    if (e->skip) return;
     norm_rows(&c, true);
     struct pm_input rows = shifted(&c, l->ffn_mix);
     pm_linear_forward(e, &l->gate_up, &rows, m_tok, e->gate_up, e->ld_ff, layer, PM_SLOT_gate_up);

@@ -149,8 +149,8 @@ static double distance(const char *model, const char *dtype, pm_quality quality)
 static void test_better(void **state)
 {
     (void)state;
-    const char *const models[] = { "qwen3", "qwen2-bias", "qwen2-tied" }, *const dtypes[] = { "w8a8", "w4a16_g32" };
-    for (int m = 0; m < 3; m++)
+    const char *const models[] = { "qwen3", "qwen2-bias", "qwen2-tied", "minicpm3", "minicpm3-bias", "rwkv7-fla", "rwkv7-native" }, *const dtypes[] = { "w8a8", "w4a16_g32" };
+    for (size_t m = 0; m < sizeof models / sizeof *models; m++)
         for (int d = 0; d < 2; d++) {
             double fast = distance(models[m], dtypes[d], PM_QUALITY_FAST), best = distance(models[m], dtypes[d], PM_QUALITY_BEST);
             print_message("%s %s: KL %.6f fast, %.6f best\n", models[m], dtypes[d], fast, best);
@@ -161,9 +161,73 @@ static void test_better(void **state)
 static void test_threads(void **state)
 {
     (void)state;
-    must("qwen2-bias", "one", "w4a16_g32", PM_QUALITY_BEST, 1);
-    must("qwen2-bias", "three", "w4a16_g32", PM_QUALITY_BEST, 3);
-    assert_true(same_files("one", "three"));
+    const char *const models[] = { "qwen2-bias", "minicpm3-bias", "rwkv7-native" };
+    for (int m = 0; m < 3; m++) {
+        must(models[m], "one", "w4a16_g32", PM_QUALITY_BEST, 1);
+        must(models[m], "three", "w4a16_g32", PM_QUALITY_BEST, 3);
+        assert_true(same_files("one", "three"));
+    }
+}
+
+/* Stopped in the second layer: the first is kept, and the rest becomes what it would have been. */
+static void test_resume_other_blocks(void **state)
+{
+    (void)state;
+    const char *const models[] = { "minicpm3", "rwkv7-fla" }, *const dtypes[] = { "w8a8", "w4a16" };
+    for (int m = 0; m < 2; m++)
+        for (int d = 0; d < 2; d++) {
+            struct watch w = { .stop_at = "layers.1.ffn.down" };
+            pm_error err = { 0 };
+            must(models[m], "whole", dtypes[d], PM_QUALITY_BEST, 2);
+            assert_int_equal(convert(models[m], "out", dtypes[d], PM_QUALITY_BEST, 2, &w, &err), PM_ABORTED);
+            assert_int_equal(access(path_of("out.partial"), F_OK), 0);
+            w = (struct watch){ 0 };
+            if (convert(models[m], "out", dtypes[d], PM_QUALITY_BEST, 2, &w, &err)) fail_msg("%s", err.msg);
+            assert_int_equal(w.n_first, 0);
+            assert_false(w.fell);
+            assert_true(same_files("out", "whole"));
+        }
+}
+
+/* A file of finished layers that someone else wrote: hashes are right, values are not. */
+static void test_forged(void **state)
+{
+    (void)state;
+    size_t len;
+    struct watch w = { .stop_at = "layers.1.ffn.down" };
+    pm_error err = { 0 };
+    must("smollm2", "whole", "w8a8", PM_QUALITY_BEST, 2);
+    assert_int_equal(convert("smollm2", "out", "w8a8", PM_QUALITY_BEST, 2, &w, &err), PM_ABORTED);
+    char *kept = slurp("out.partial", &len);
+    uint64_t record;
+    memcpy(&record, kept + 40, 8);
+    assert_int_equal(80 + record, len);
+    /* the last parts of a record are norms and errors; the fifth byte is the first weight */
+    const struct { size_t at; unsigned char bytes[8]; size_t n; } forged[] = {
+        { record - 8, { 0, 0, 0, 0, 0, 0, 0xF8, 0x7F }, 8 },                        /* an error that is NaN */
+        { record - 8 * 2 * 19 - 4, { 0, 0, 0xC0, 0x7F }, 4 },                       /* a norm that is */
+        { record - 8 * 2 * 19 - 4, { 0, 0, 0x80, 0xFF }, 4 },                       /* or infinite */
+        { 4, { 0x80 }, 1 },                                                         /* a weight of -128 */
+        { 0, { 3 }, 1 },                                                            /* a rotation that is none */
+    };
+    for (size_t i = 0; i < sizeof forged / sizeof *forged; i++) {
+        char *bad = malloc(len);
+        memcpy(bad, kept, len);
+        memcpy(bad + 80 + forged[i].at, forged[i].bytes, forged[i].n);
+        pm_sha256 h;
+        pm_sha256_init(&h);
+        pm_sha256_update(&h, bad + 80, record);
+        pm_sha256_final(&h, (uint8_t *)bad + 48);
+        FILE *f = fopen(path_of("out.partial"), "wb");
+        assert_int_equal(fwrite(bad, 1, len, f), len);
+        fclose(f);
+        free(bad);
+        w = (struct watch){ 0 };
+        if (convert("smollm2", "out", "w8a8", PM_QUALITY_BEST, 2, &w, &err)) fail_msg("%s", err.msg);
+        assert_true(w.n_first > 0);
+        assert_true(same_files("out", "whole"));
+    }
+    free(kept);
 }
 
 static void test_resume(void **state)
@@ -224,6 +288,6 @@ static int drop_folder(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_better), cmocka_unit_test(test_threads), cmocka_unit_test(test_resume) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_better), cmocka_unit_test(test_threads), cmocka_unit_test(test_resume), cmocka_unit_test(test_resume_other_blocks), cmocka_unit_test(test_forged) };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
