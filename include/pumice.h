@@ -338,14 +338,15 @@ PM_API pm_status pm_session_generate(pm_session *session, const pm_generate_para
 typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2 } pm_rotate;
 
 /* Called in the calling thread. stage: what is being done ("convert"); tensor: its name in the file; done of total bytes of the output. Return non-zero
-   to stop: PM_ABORTED, nothing is left behind but, with PM_QUALITY_BEST, the
+   to stop: PM_ABORTED, nothing is left behind but, with quality best, the
    finished layers in OUTPUT.partial, from which the same call goes on; there done and total are units of work. */
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
 /* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier
-   ones; needs a multiple of the time and more memory, and knows layers of attention only (else PM_ERR_UNSUPPORTED). Float dtypes, and weights taken over as they are, know no
-   difference. The file's provenance says which it was. */
-typedef enum pm_quality { PM_QUALITY_FAST = 0, PM_QUALITY_BEST = 1 } pm_quality;
+   ones; needs minutes where FAST needs seconds, and more memory. AUTO: BEST where it is possible, else FAST, and on_note says why. BEST is not possible for float dtypes and for
+   weights that are taken over as they are, where there is nothing to choose (asked for: PM_ERR_ARGUMENT), nor where the calibration text cannot be read. The file's provenance says which it
+   was. */
+typedef enum pm_quality { PM_QUALITY_AUTO = 0, PM_QUALITY_FAST = 1, PM_QUALITY_BEST = 2 } pm_quality;
 
 /* The output head. AUTO: int8 for integer dtypes; in a checkpoint that is quantized already, as it has it. SAME: in the body's dtype. */
 typedef enum pm_head { PM_HEAD_AUTO = 0, PM_HEAD_W8 = 1, PM_HEAD_SAME = 2 } pm_head;
@@ -360,10 +361,12 @@ typedef struct pm_convert_params {
                                    is taken as it is, and what contradicts that is PM_ERR_UNSUPPORTED */
     bool vocab_only;            /* tokenizer and template, no weights */
     pm_quality quality;
-    const char *calibrate;      /* path of a text, or of JSON lines with "messages" (rendered with the model's template) or "text"; NULL: the built-in text. Given: BEST. */
+    const char *calibrate;      /* path of a text, or of JSON lines with "messages" (rendered with the model's template) or "text"; NULL: the built-in text. Given, AUTO is BEST, and
+                                   FAST is PM_ERR_ARGUMENT */
     int n_threads;              /* 0 = as pm_engine_params */
     const char *name;           /* the model's name in the file; NULL = from the source */
     pm_progress_fn on_progress;
+    void (*on_note)(void *user, const char *text);  /* a line for people about what was chosen and why; on the caller's thread. May be NULL */
     void *user;
 } pm_convert_params;
 

@@ -11,8 +11,8 @@ show() { printf '\n$ %s\n' "$*"; }
 
 if scripts/fetch-smollm2.sh $dir; then
     if [ ! -e $model ]; then
-        show pumice convert $gguf -o $model --dtype w8a8 --name SmolLM2-135M-Instruct
-        "$pumice" convert $gguf -o $model --dtype w8a8 --name SmolLM2-135M-Instruct
+        show pumice convert $gguf -o $model --dtype w8a8 --quality fast --name SmolLM2-135M-Instruct
+        "$pumice" convert $gguf -o $model --dtype w8a8 --quality fast --name SmolLM2-135M-Instruct
     fi
     show "pumice run $model \"What is the capital of France?\" --temp 0 --perf"
     "$pumice" run $model "What is the capital of France?" --temp 0 --perf

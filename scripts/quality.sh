@@ -15,7 +15,7 @@ dtypes=${DTYPES:-"w8a8 w8a8_g128 w4a16 w4a16_g128 w4a16_g64 w4a16_g32"}
 make_file() {   # NAME DTYPE QUALITY
     [ -f "$folder/$1.pumice" ] || "$pumice" convert "$gguf" -o "$folder/$1.pumice" --dtype "$2" --quality "$3"
 }
-make_file f16 f16 best
+make_file f16 f16 fast
 for quality in best fast; do
     files=
     for t in $dtypes; do

@@ -58,13 +58,20 @@ static int parse_head(const struct command *c, const char *text, pm_head *head)
 
 static int parse_quality(const struct command *c, const char *text, pm_quality *out)
 {
-    *out = !text || strcmp(text, "fast") == 0 ? PM_QUALITY_FAST : PM_QUALITY_BEST;
-    return *out == PM_QUALITY_FAST || strcmp(text, "best") == 0 ? -1 : args_usage(c, "--quality must be fast or best, not \"%s\"", text);
+    *out = !text ? PM_QUALITY_AUTO : strcmp(text, "fast") == 0 ? PM_QUALITY_FAST : PM_QUALITY_BEST;
+    return *out != PM_QUALITY_BEST || strcmp(text, "best") == 0 ? -1 : args_usage(c, "--quality must be fast or best, not \"%s\"", text);
+}
+
+static void print_note(void *user, const char *text)
+{
+    (void)user;
+    progress_end();
+    fprintf(stderr, "%s\n", text);
 }
 
 static int convert(int argc, char **argv)
 {
-    pm_convert_params p = { .on_progress = progress_bar };
+    pm_convert_params p = { .on_progress = progress_bar, .on_note = print_note };
     struct positional pos = { 0 };
     const char *rotate = NULL, *head = NULL, *quality = NULL;
     int64_t threads = 0;
@@ -73,7 +80,7 @@ static int convert(int argc, char **argv)
         { "--dtype", ARG_TEXT, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128; of a folder that is quantized already, the default is what holds its weights as they are" },
         { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "rotate the inputs of integer linears, which spreads outliers: auto (default), on or off" },
         { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the output head in 8 bit even where the body has 4; same: as the body. Of a folder that is quantized already, the default is the head as it is" },
-        { "--quality", ARG_TEXT, &quality, 0, 0, "HOW", "fast (default): each weight is rounded by itself; best: weights make up for each other's rounding, as measured on a text: minutes for each 100 million weights" },
+        { "--quality", ARG_TEXT, &quality, 0, 0, "HOW", "best (default where it is possible): weights make up for each other's rounding, as measured on a text: minutes for each 100 million weights; fast: each weight is rounded by itself, in seconds" },
         { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "with quality best: that text, or JSON lines with \"messages\" (default: a built-in text)" },
         { "--requantize", ARG_FLAG, &p.requantize, 0, 0, NULL, "weights that are quantized already (GPTQ, AWQ, compressed-tensors, Q4_0) become floats and are quantized anew, as the other options say; without it they are taken as they are" },
         { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "only tokenizer and chat template; needs no weights" },

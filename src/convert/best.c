@@ -25,7 +25,6 @@
 #include <string.h>
 
 #define BATCH_TOKENS 1024
-#define MOST_TOKENS ((size_t)49152)     /* of calibration */
 
 const enum pm_slot_id pm_best_order[PM_BEST_LINEARS] = {
     PM_SLOT_qkv, PM_SLOT_qkv_a, PM_SLOT_q_b, PM_SLOT_k_up, PM_SLOT_v_up,
@@ -383,7 +382,7 @@ static pm_status prepare(struct best *b, pm_error *err)
         if (l->mixer == PM_MIX_RWKV7) b->ld_first = pm_max_size(b->ld_first, pm_round_up(pm_mixer_width(l), 16));
     }
     b->follow = c->dtype.type == PM_W_W4;   /* with eight bits the activations' rounding rules, and nothing can foresee it */
-    if ((st = pm_calibration_open(&b->cal, c, MOST_TOKENS, err))) return st;
+    b->cal = c->calibration;
     b->batch = pm_max_size(1, BATCH_TOKENS / b->cal.window);
     b->n_batch = (b->cal.n_window + b->batch - 1) / b->batch;
     b->ld = pm_round_up(d->n_embd, 16);
@@ -442,7 +441,6 @@ pm_status pm_best_layers(struct pm_conversion *c, pm_error *err)
     pm_spill_close(&b.xq);
     pm_spill_close(&b.first);
     pm_spill_close(&b.first_q);
-    pm_calibration_free(&b.cal);
     free(b.in);
     free(b.diff);
     free(b.stream);

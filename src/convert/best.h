@@ -24,7 +24,7 @@ struct best {
     struct pm_conversion *c;
     struct pm_exec exec;
     struct pm_matrix_ops ops;
-    struct pm_calibration cal;
+    struct pm_calibration cal;          /* the conversion's */
     bool follow;                        /* there is a float stream */
     struct pm_spill x, xq;              /* [tokens][ld]; x only with `follow` */
     struct pm_spill first, first_q;     /* [tokens][ld_first] values of the first recurrent layer, which the later ones read; only when there are such layers, first only with `follow` */

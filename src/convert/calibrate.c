@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "base/utf8.h"
+#include "convert/conversion.h"
 #include "text/chat.h"
 
 #include <errno.h>
@@ -150,7 +151,7 @@ static pm_status read_user_text(struct reader *r, uint64_t *bytes, pm_error *err
 }
 
 /* Every (n/m)th window. With BOS in front where the tokenizer wants one. */
-static pm_status cut(struct pm_calibration *cal, const struct reader *r, size_t most, pm_error *err)
+static pm_status cut(struct pm_calibration *cal, const struct reader *r, pm_error *err)
 {
     struct pm_ids probe = { 0 };
     const struct pm_desc *d = &r->c->plan.desc;
@@ -159,7 +160,7 @@ static pm_status cut(struct pm_calibration *cal, const struct reader *r, size_t 
     size_t lead = probe.n && d->bos_id >= 0 && probe.id[0] == d->bos_id ? 1 : 0;
     free(probe.id);
     cal->window = pm_min_size(PM_CALIBRATE_WINDOW, pm_max_size(d->n_ctx_max, 2));
-    size_t have = r->ids.n / (cal->window - lead), want = pm_max_size(1, pm_min_size(have, most / cal->window));
+    size_t have = r->ids.n / (cal->window - lead), want = pm_max_size(1, pm_min_size(have, PM_CALIBRATE_MOST / cal->window));
     if (!have) return pm_fail(err, PM_ERR_FORMAT, "the calibration text is shorter than one window of %zu tokens", cal->window);
     cal->ids = pm_calloc(want, cal->window * sizeof *cal->ids, err);
     if (!cal->ids) return PM_ERR_MEMORY;
@@ -174,7 +175,7 @@ static pm_status cut(struct pm_calibration *cal, const struct reader *r, size_t 
     return PM_OK;
 }
 
-pm_status pm_calibration_open(struct pm_calibration *cal, struct pm_conversion *c, size_t most, pm_error *err)
+pm_status pm_calibration_open(struct pm_calibration *cal, struct pm_conversion *c, pm_error *err)
 {
     *cal = (struct pm_calibration){ 0 };
     struct pm_tokenizer *tok = NULL;
@@ -189,7 +190,7 @@ pm_status pm_calibration_open(struct pm_calibration *cal, struct pm_conversion *
         cal->text_bytes = pm_builtin_text_len + pm_builtin_chats_len;
         if (!(st = add_text(&r, pm_builtin_text, pm_builtin_text_len, err))) st = add_lines(&r, pm_builtin_chats, pm_builtin_chats_len, err);
     }
-    if (!st) st = cut(cal, &r, most, err);
+    if (!st) st = cut(cal, &r, err);
     if (st) pm_calibration_free(cal);
     free(r.ids.id);
     pm_tokenizer_free(tok);

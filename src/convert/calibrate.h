@@ -4,10 +4,13 @@
 #ifndef PM_CONVERT_CALIBRATE_H
 #define PM_CONVERT_CALIBRATE_H
 
-#include "convert/conversion.h"
+#include "pumice.h"
 
 #define PM_CALIBRATE_WINDOW 512         /* tokens of a window; windows do not see each other */
 #define PM_CALIBRATE_LEAST 2048         /* tokens that a text must have */
+#define PM_CALIBRATE_MOST ((size_t)49152)   /* tokens that are used */
+
+struct pm_conversion;
 
 struct pm_calibration {
     int32_t *ids;           /* [n_window][window], owned */
@@ -15,8 +18,8 @@ struct pm_calibration {
     uint64_t text_bytes;    /* of the source */
 };
 
-/* The tokens of the user's file, or of the built-in text: windows spread evenly over it, at most `most` tokens. */
-pm_status pm_calibration_open(struct pm_calibration *cal, struct pm_conversion *c, size_t most, pm_error *err);
+/* The tokens of the user's file, or of the built-in text: windows spread evenly over it. The conversion's description must be complete. */
+pm_status pm_calibration_open(struct pm_calibration *cal, struct pm_conversion *c, pm_error *err);
 void pm_calibration_free(struct pm_calibration *cal);
 
 /* The built-in text: plain passages, and chats as JSON lines. data/README.md has the sources. */

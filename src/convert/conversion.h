@@ -4,6 +4,7 @@
 #ifndef PM_CONVERT_CONVERSION_H
 #define PM_CONVERT_CONVERSION_H
 
+#include "convert/calibrate.h"
 #include "convert/dtype.h"
 #include "convert/family.h"
 #include "convert/partial.h"
@@ -24,6 +25,7 @@ struct pm_conversion {
     struct pm_partial partial;      /* of best.c; kept until the output is complete */
     bool best;                      /* error compensation from calibration, not rounding alone */
     bool best_head;                 /* for the head too */
+    struct pm_calibration calibration;  /* with `best` */
 };
 
 /* Remembers a linear's relative error for the provenance. */

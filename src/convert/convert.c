@@ -262,16 +262,46 @@ static pm_status check_description(struct pm_conversion *c, pm_error *err)
     return st ? st : check_frequencies(c, err);
 }
 
-/* Whether linears are chosen with calibration. */
-static bool wants_best(struct pm_conversion *c)
+/* Whether weights of a layer are taken as they are. */
+static bool keeps_some(struct pm_conversion *c)
+{
+    for (uint32_t i = 0; i < c->plan.desc.n_layer; i++)
+        for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
+            const struct pm_linear_desc *l = pm_layer_linear(&c->plan.desc.layer[i], (enum pm_slot_id)id);
+            if (l && l->k && pm_exact_is(c, l, pm_plan_parts(&c->plan, (enum pm_slot_id)id, i))) return true;
+        }
+    return false;
+}
+
+static void tell(const struct pm_conversion *c, const char *text)
+{
+    if (c->params->on_note) c->params->on_note(c->params->user, text);
+}
+
+static pm_status choose_quality(struct pm_conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
     struct pm_desc *d = &c->plan.desc;
-    if ((p->quality != PM_QUALITY_BEST && !p->calibrate) || (c->dtype.type != PM_W_W8 && c->dtype.type != PM_W_W4)) return false;
-    if (pm_exact_is(c, &d->layer[0].qkv, pm_plan_parts(&c->plan, PM_SLOT_qkv, 0))) return false;
-    c->best_head = (d->head.type == PM_W_W8 || d->head.type == PM_W_W4) && !pm_exact_is(c, &d->head, pm_plan_parts(&c->plan, PM_SLOT_head, 0));
+    bool integer = c->dtype.type == PM_W_W8 || c->dtype.type == PM_W_W4, asked = p->quality == PM_QUALITY_BEST || p->calibrate;
+    pm_error why = { 0 };
+    char line[sizeof why.msg + 32];
+    if (p->quality == PM_QUALITY_FAST && p->calibrate) return pm_fail(err, PM_ERR_ARGUMENT, "a calibration text is of no use with quality \"fast\"");
+    if (p->quality == PM_QUALITY_FAST) return PM_OK;
+    pm_status st = PM_ERR_ARGUMENT;
+    if (!integer) pm_fail(&why, st, "%s is not rounded to integers, so there is nothing to choose", c->dtype.name);
+    else if (keeps_some(c)) pm_fail(&why, st, "weights that are quantized already are taken over as they are, so there is nothing to choose");
+    else st = pm_calibration_open(&c->calibration, c, &why);
+    c->best = !st;
+    c->best_head = !st && (d->head.type == PM_W_W8 || d->head.type == PM_W_W4) && !pm_exact_is(c, &d->head, pm_plan_parts(&c->plan, PM_SLOT_head, 0));
     d->embed_balanced = c->best_head && d->tied;
-    return true;
+    if (asked || st == PM_ERR_MEMORY) {
+        if (st && err && !err->code) *err = why;
+        if (st == PM_ERR_ARGUMENT) pm_error_prefix(err, "quality \"best\" is not possible");
+        return st;
+    }
+    snprintf(line, sizeof line, "quality fast: %s", why.msg);
+    if (st && integer) tell(c, line);
+    return PM_OK;
 }
 
 static pm_status describe(struct pm_conversion *c, pm_error *err)
@@ -285,14 +315,13 @@ static pm_status describe(struct pm_conversion *c, pm_error *err)
     if (!p->vocab_only) {
         if ((st = c->family->describe(&c->source, &c->plan, err))) return st;
         if ((st = pm_exact_types(c, err))) return st;
-        c->best = wants_best(c);
     }
     d->name = pm_strndup(name, strlen(name), err);
     d->dtype = pm_strndup(p->vocab_only ? "none" : c->dtype.name, strlen(p->vocab_only ? "none" : c->dtype.name), err);
     if (!d->family) d->family = pm_strndup("", 0, err);
     if (!d->name || !d->dtype || !d->family) return PM_ERR_MEMORY;
-    st = collect_ids(c, err);
-    return st ? st : check_description(c, err);
+    if ((st = collect_ids(c, err)) || (st = check_description(c, err))) return st;
+    return p->vocab_only ? PM_OK : choose_quality(c, err);
 }
 
 static void free_conversion(struct pm_conversion *c)
@@ -302,6 +331,7 @@ static void free_conversion(struct pm_conversion *c)
     pm_source_close(&c->source);
     pm_pool_free(c->pool);
     pm_buf_free(&c->tokenizer);
+    pm_calibration_free(&c->calibration);
     json_decref(c->provenance);
 }
 

@@ -45,11 +45,18 @@ for t in $dtypes; do
 done
 run convert "$T/ck" -o "$T/a.pumice" --threads 1; run convert "$T/ck" -o "$T/b.pumice" --threads 3; same "$T/a.pumice" "$T/b.pumice"
 run inspect "$T/a.pumice"; out_has ": ck, w8a8"      # named after the source
-run inspect "$T/a.pumice" --json; out_has '"quality": "fast"'
-run convert "$T/ck" -o "$T/b.pumice" --quality fast; same "$T/a.pumice" "$T/b.pumice"
-run convert "$T/ck" -o "$T/b.pumice" --quality best; run inspect "$T/b.pumice" --json; out_has '"quality": "best"'; out_has '"text": "built-in"'
+run inspect "$T/a.pumice" --json; out_has '"quality": "best"'; out_has '"text": "built-in"'
+run convert "$T/ck" -o "$T/b.pumice" --quality best; same "$T/a.pumice" "$T/b.pumice"
+run convert "$T/ck" -o "$T/b.pumice" --quality fast; run inspect "$T/b.pumice" --json; out_has '"quality": "fast"'
 n=$((n + 1)); cmp -s "$T/a.pumice" "$T/b.pumice" && wrong "--quality changes nothing"
-run convert "$T/ck" -o "$T/b.pumice" --dtype f16 --quality best; rc 0
+# Where there is nothing to choose, the default says so in a line, unless the type leaves no doubt; asked for, it is an error.
+run convert "$T/ck" -o "$T/b.pumice" --dtype f16; rc 0; is "$(wc -l <"$T/err")" 1
+fails 2 'quality "best" is not possible: f16 is not rounded to integers' convert "$T/ck" -o "$T/x" --dtype f16 --quality best; gone "$T/x"
+fails 2 'quality "best" is not possible: f16 is not rounded to integers' convert "$T/ck" -o "$T/x" --dtype f16 --calibrate "$story"
+q4=$SOURCE/tests/fuzz/corpus/gguf/seed-llama-q4_0
+run convert "$q4" -o "$T/b.pumice" --dtype w4a16_g32; rc 0; err_has "quality fast: weights that are quantized already are taken over as they are"
+fails 2 "quality \"best\" is not possible: weights that are quantized already are taken over as they are" convert "$q4" -o "$T/x" --dtype w4a16_g32 --quality best
+run convert "$q4" -o "$T/c.pumice" --dtype w4a16_g32 --quality fast; rc 0; is "$(wc -l <"$T/err")" 1; same "$T/b.pumice" "$T/c.pumice"
 
 # ---- calibration
 
@@ -63,8 +70,13 @@ seq 1 200 | sed 's/.*/{"messages": [{"role": "user", "content": "What is & and o
 run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/chats"; rc 0; no_out
 sed 's/"messages.*/"text": "Nothing but words, words and again words, and so on for a while."}/' "$T/chats" >"$T/texts"
 run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/texts"; rc 0; no_out
+(cat "$T/chats"; printf '\n  \t \r\n\n'; head -3 "$T/chats") >"$T/blank"      # lines of nothing between lines
+run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/blank"; rc 0; no_out
+(printf '\n \n'; cat "$T/chats") >"$T/blank"
+run convert "$T/ck" -o "$T/c.pumice" --calibrate "$T/blank"; rc 0; no_out
 bad() { fails 3 "calibration text $T/bad: $1" convert "$T/ck" -o "$T/x" --calibrate "$T/bad"; gone "$T/x"; alone "$T/x"; }
 : >"$T/bad"; bad "it is empty"
+printf '\n \n\t\n' >"$T/bad"; bad "it has "
 echo "the quick brown fox jumps over the lazy dog" >"$T/bad"; bad "it has "
 head -c 60000 "$story" >"$T/bad"; bad "it holds NUL bytes: this is not a text"
 head -c 60000 "$story" | tr -d '\0' >"$T/bad"; bad ""; err_has "bytes are not UTF-8"
@@ -78,6 +90,10 @@ fails 2 '--quality must be fast or best, not "good"' convert "$T/ck" -o "$T/x" -
 run convert "$T/ck" -o "$T/vocab.pumice" --vocab-only; rc 0
 run inspect "$T/vocab.pumice" --verify; rc 0; no_err; out_has "260 ids"
 n=$((n + 1)); grep -q "layers of" "$T/out" && wrong "layers in a vocabulary"
+# A file that is someone else's under the name of the finished layers is left alone.
+echo precious >"$T/d.pumice.partial"
+run convert "$T/ck" -o "$T/d.pumice"; rc 0; is "$(cat "$T/d.pumice.partial")" precious; same "$T/a.pumice" "$T/d.pumice"
+rm "$T/d.pumice.partial"
 rm "$T/ck/model.safetensors"
 run convert "$T/ck" -o "$T/vocab2.pumice" --vocab-only; rc 0
 echo '[{"role": "user", "content": "Hi"}]' >"$T/m.json"
@@ -123,7 +139,7 @@ fails 2 "is the source itself" convert "$T/x.gguf" -o "$T/bare/../x.gguf"
 cmd="pumice convert with a limit of 8 KiB a file"
 echo precious >"$T/kept.pumice"
 rc=0
-(ulimit -f 16; exec "$PUMICE" convert "$T/ck" -o "$T/kept.pumice" >"$T/out" 2>"$T/err" </dev/null) || rc=$?
+(ulimit -f 16; exec "$PUMICE" convert "$T/ck" -o "$T/kept.pumice" --quality fast >"$T/out" 2>"$T/err" </dev/null) || rc=$?
 rc 1; no_out; err_has "pumice: cannot write $T/kept.pumice: File too large"
 is "$(cat "$T/kept.pumice")" precious
 alone "$T/kept.pumice"
@@ -139,13 +155,13 @@ run inspect "$T/target.pumice"; rc 0
 run convert "$T/ck" -o "$T/c.pumice"; is "$(wc -l <"$T/err")" 1
 "$CHECKPOINT" "$T/huge" huge
 printf 'expect convert [\nexpect %%\nsignal 2\nexpect pumice: interrupted\nexit 130\n' >"$T/int.steps"
-drive int convert "$T/huge" -o "$T/huge.pumice"
+drive int convert "$T/huge" -o "$T/huge.pumice" --quality fast
 gone "$T/huge.pumice"; alone "$T/huge.pumice"
 sed -i 's/signal 2/signal 15/; s/130/143/' "$T/int.steps"
-drive int convert "$T/huge" -o "$T/huge.pumice"
+drive int convert "$T/huge" -o "$T/huge.pumice" --quality fast
 gone "$T/huge.pumice"; alone "$T/huge.pumice"
 sed -i 's/^expect pumice.*//; s/signal 15/signal 9/; s/143/137/' "$T/int.steps"
-drive int convert "$T/huge" -o "$T/huge.pumice"
+drive int convert "$T/huge" -o "$T/huge.pumice" --quality fast
 gone "$T/huge.pumice"
 
 # ---- inspect

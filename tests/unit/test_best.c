@@ -138,7 +138,7 @@ static void feed(const char *file, pm_logits_fn fn, struct scores *s)
 static double distance(const char *model, const char *dtype, pm_quality quality)
 {
     struct scores s = { 0 };
-    must(model, "f16", "f16", PM_QUALITY_BEST, 2);
+    must(model, "f16", "f16", PM_QUALITY_FAST, 2);
     must(model, "q", dtype, quality, 2);
     feed("f16", keep, &s);
     feed("q", compare, &s);
