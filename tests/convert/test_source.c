@@ -34,6 +34,18 @@ static void refused(const char *what, const char *dtype, pm_status want, const c
     if (files_in(dir) != before) fail_msg("%s: something was left behind", what);
 }
 
+static void hash_file(const char *path, uint8_t hash[32])
+{
+    pm_sha256 h;
+    uint8_t block[4096];
+    FILE *f = fopen(path, "rb");
+    assert_non_null(f);
+    pm_sha256_init(&h);
+    for (size_t n; (n = fread(block, 1, sizeof block, f)) > 0;) pm_sha256_update(&h, block, n);
+    pm_sha256_final(&h, hash);
+    fclose(f);
+}
+
 static void accepted(const char *what)
 {
     pm_error err;
@@ -527,6 +539,75 @@ static void test_names(void **state)
     assert_int_equal(rename(odd, folder), 0);
 }
 
+/* ---- with calibration ---- */
+
+static int stop_late(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total)
+{
+    (void)stage, (void)done, (void)total;
+    *(int *)user += strncmp(tensor, "layers.0.", 9) == 0;
+    return strcmp(tensor, "layers.1.ffn.down") == 0;
+}
+
+static pm_status calibrated(const char *to, pm_progress_fn fn, int *first, pm_error *err)
+{
+    *err = (pm_error){ 0 };
+    return pm_convert(&(pm_convert_params){ .source = folder, .output = to, .quality = PM_QUALITY_BEST, .dtype = "w4a16", .n_threads = 2, .on_progress = fn, .user = first }, err);
+}
+
+static int look_on(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total)
+{
+    (void)stage, (void)done, (void)total;
+    *(int *)user += strncmp(tensor, "layers.0.", 9) == 0;
+    return 0;
+}
+
+/* Finished layers of a config that was changed meanwhile are of another model, even where the description does not show it. */
+static void test_stale_layers(void **state)
+{
+    (void)state;
+    char other[80];
+    pm_error err;
+    uint8_t want[32], got[32];
+    int first = 0;
+    snprintf(other, sizeof other, "%s/b.pumice", dir);
+    fresh();
+    tiny_free(&tiny);
+    tiny_shape(&tiny, "llama");
+    tiny.n_embd = tiny.n_ff = 64;
+    tiny.d_head = 16;
+    tiny_fill(&tiny, 6);
+    tiny_put_folder(&tiny, folder);
+    assert_int_equal(calibrated(out, stop_late, &first, &err), PM_ABORTED);
+    tiny.theta = 5000;
+    tiny_put_folder(&tiny, folder);
+    first = 0;
+    if (calibrated(out, look_on, &first, &err) || calibrated(other, NULL, NULL, &err)) fail_msg("%s", err.msg);
+    assert_true(first > 0);
+    hash_file(out, got);
+    hash_file(other, want);
+    assert_memory_equal(got, want, 32);
+    /* the same again without a change goes on where it was */
+    first = 0;
+    assert_int_equal(calibrated(out, stop_late, &first, &err), PM_ABORTED);
+    first = 0;
+    if (calibrated(out, look_on, &first, &err)) fail_msg("%s", err.msg);
+    assert_int_equal(first, 0);
+    unlink(other);
+}
+
+/* A tensor that holds nothing, among those that are known to be of no use. */
+static void test_empty_tensor(void **state)
+{
+    (void)state;
+    pm_error err;
+    fresh();
+    struct tiny_tensor *x = &tiny.tensor[tiny.n++];
+    *x = (struct tiny_tensor){ .name = "model.layers.0.self_attn.rotary_emb.inv_freq", .dtype = "F32" };
+    tiny_put_tensors(&tiny, folder, "model.safetensors", 0, 1);
+    accepted("an empty tensor");
+    if (calibrated(out, NULL, NULL, &err)) fail_msg("%s", err.msg);
+}
+
 static int end(void **state)
 {
     tiny_free(&tiny);
@@ -538,7 +619,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_spellings),   cmocka_unit_test(test_templates),       cmocka_unit_test(test_ends_of_turn), cmocka_unit_test(test_config_lies),
         cmocka_unit_test(test_config_nonsense), cmocka_unit_test(test_tensor_lies), cmocka_unit_test(test_not_finite),   cmocka_unit_test(test_index_lies),
-        cmocka_unit_test(test_not_files),   cmocka_unit_test(test_names),
+        cmocka_unit_test(test_not_files),   cmocka_unit_test(test_names),           cmocka_unit_test(test_stale_layers), cmocka_unit_test(test_empty_tensor),
     };
     return cmocka_run_group_tests(tests, place_begin, end);
 }
