@@ -13,7 +13,8 @@
  * Layers are known by the linears that they have (pm_best_order). Two things are particular: the up projections of latent attention, where every head has inputs and sums of its own, and
  * recurrent layers, whose state begins anew with every window and whose first one's values go with the streams. The low-rank parts of the latter are rounded by themselves.
  *
- * Memory: the layer's weights as F16 and quantised, a block of rows in F32, the sums of one linear (two squares of its columns), and the streams, which spill into a file.
+ * Memory: the layer's weights as F16 and quantised, a block of rows in F32, the sums of one linear (two squares of its columns), what a batch of tokens needs, and the streams, which spill
+ * into a file and are let go of batch by batch.
  */
 #include "convert/best.h"
 
@@ -25,6 +26,8 @@
 #include <string.h>
 
 #define BATCH_TOKENS 1024
+#define BATCH_BYTES ((size_t)96 << 20)  /* of what a forward pass and its observer need for a batch: wide layers take fewer tokens at once */
+#define SAMPLE_BYTES ((size_t)16 << 20)
 
 const enum pm_slot_id pm_best_order[PM_BEST_LINEARS] = {
     PM_SLOT_qkv, PM_SLOT_qkv_a, PM_SLOT_q_b, PM_SLOT_k_up, PM_SLOT_v_up,
@@ -146,20 +149,41 @@ static struct pm_layer layer_of(struct best *b, bool quantised)
     return out;
 }
 
-/* Runs one batch of windows through the layer. to: where the inputs of linear b->want go, and then it stops there; NULL: the stream takes the layer's outputs. */
-static void run_batch(struct best *b, size_t batch, bool quantised, float *to)
+/* Tokens at .. at+m-1 of the text: runs of n tokens each, whose first has position pos0. */
+struct batch { size_t at, m, n_runs, n, pos0; };
+
+static struct batch batch_of(const struct best *b, size_t number)
+{
+    size_t window = b->cal.window, first = number / b->parts * b->windows, n = pm_min_size(b->windows, b->cal.n_window - first), per = (window + b->parts - 1) / b->parts;
+    struct batch out = { .at = first * window, .n_runs = n, .n = window, .pos0 = number % b->parts * per };
+    if (b->parts > 1) out.n = out.pos0 < window ? pm_min_size(per, window - out.pos0) : 0;
+    out.at += out.pos0;
+    out.m = out.n * n;
+    return out;
+}
+
+static size_t most_tokens(const struct best *b)
+{
+    return b->windows * ((b->cal.window + b->parts - 1) / b->parts);
+}
+
+/* Runs one batch through the layer. to: where the inputs of linear b->want go, and then it stops there; NULL: the stream takes the layer's outputs. */
+static void run_batch(struct best *b, const struct batch *batch, bool quantised, float *to)
 {
     struct pm_exec *e = &b->exec;
     const struct pm_layer_desc *d = b->one.layer;
-    size_t first = batch * b->batch, n = pm_min_size(b->batch, b->cal.n_window - first), m = n * b->cal.window;
-    float *x = (quantised ? b->xq.data : b->x.data) + first * b->cal.window * b->ld;
+    size_t m = batch->m, n = batch->n_runs;
+    struct pm_spill *stream = quantised ? &b->xq : &b->x;
+    float *x = stream->data + batch->at * b->ld;
     struct pm_run runs[BATCH_TOKENS];
-    for (size_t i = 0; i < n; i++) runs[i] = (struct pm_run){ .kv = &b->kv[i], .ropes = &b->ropes, .n = b->cal.window, .ids = b->cal.ids + (first + i) * b->cal.window };
+    for (size_t i = 0; i < n; i++)
+        runs[i] = (struct pm_run){ .kv = &b->kv[(quantised ? 0 : b->windows) + i], .ropes = &b->ropes, .n = batch->n, .pos0 = batch->pos0, .ids = b->cal.ids + batch->at + i * batch->n };
     struct pm_layer l = layer_of(b, quantised);
     struct pm_spill *values = quantised ? &b->first_q : &b->first;
-    size_t at = first * b->cal.window * b->ld_first, n_first = d->mixer == PM_MIX_RWKV7 ? m * b->ld_first : 0;
-    for (size_t i = 0; i < n && n_first; i++) pm_kv_clear(&b->kv[i]);
-    if (n_first && d->rwkv7.rank_v) memcpy(e->v_first, values->data + at, n_first * sizeof *x);
+    size_t n_first = d->mixer == PM_MIX_RWKV7 ? m * b->ld_first : 0;
+    float *kept = values->data + batch->at * b->ld_first;
+    for (size_t i = 0; i < n && n_first && !batch->pos0; i++) pm_kv_clear(runs[i].kv);
+    if (n_first && d->rwkv7.rank_v) memcpy(e->v_first, kept, n_first * sizeof *x);
     memcpy(e->x, x, m * b->ld * sizeof *x);
     pm_decoder_positions(e, runs, n);
     b->to = to;
@@ -168,9 +192,10 @@ static void run_batch(struct best *b, size_t batch, bool quantised, float *to)
     e->skip = false;
     pm_decoder_layer(e, &b->one, &l, 0, runs, n, m);
     e->skip = false;
-    if (to) return;
-    memcpy(x, e->x, m * b->ld * sizeof *x);
-    if (n_first && !d->rwkv7.rank_v) memcpy(values->data + at, e->v_first, n_first * sizeof *x);
+    if (!to) memcpy(x, e->x, m * b->ld * sizeof *x);
+    if (!to && n_first && !d->rwkv7.rank_v) memcpy(kept, e->v_first, n_first * sizeof *x);
+    pm_spill_drop(stream, batch->at * b->ld, m * b->ld);
+    if (n_first) pm_spill_drop(values, batch->at * b->ld_first, n_first);
 }
 
 static void subtract_row(void *ctx, size_t t, int worker)
@@ -182,12 +207,12 @@ static void subtract_row(void *ctx, size_t t, int worker)
     for (size_t i = 0; i < b->ldx; i++) d[i] -= x[i];
 }
 
-/* Some tokens of every batch. */
-static void take_sample(struct best *b, size_t m)
+/* Tokens spread evenly over the text, whatever the batches. */
+static void take_sample(struct best *b, const struct batch *batch)
 {
-    size_t take = pm_min_size(m, PM_BEST_SAMPLE / b->n_batch + 1);
-    for (size_t i = 0; i < take && b->n_sample < PM_BEST_SAMPLE; i++)
-        memcpy(b->sample + b->n_sample++ * b->ldx, b->in + i * m / take * b->ldx, b->ldx * sizeof(float));
+    size_t total = b->cal.n_window * b->cal.window, most = pm_min_size(b->most_sample, total), t;
+    while (b->n_sample < most && (t = b->n_sample * total / most) < batch->at + batch->m)
+        memcpy(b->sample + b->n_sample++ * b->ldx, b->in + (t - batch->at) * b->ldx, b->ldx * sizeof(float));
 }
 
 pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const char *name, uint64_t work, pm_error *err)
@@ -198,13 +223,15 @@ pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const cha
     b->ld_head = g->ld;
     b->ldx = heads * g->ld;
     b->n_sample = 0;
-    for (size_t batch = 0; batch < b->n_batch && !st; batch++) {
-        size_t m = pm_min_size(b->batch, b->cal.n_window - batch * b->batch) * b->cal.window;
+    for (size_t k = 0; k < b->n_batch && !st; k++) {
+        struct batch batch = batch_of(b, k);
+        size_t m = batch.m;
+        if (!m) continue;
         b->to_stream = g->more ? b->stream : NULL;
-        run_batch(b, batch, true, b->in);
+        run_batch(b, &batch, true, b->in);
         b->to_stream = g->more ? b->missing : NULL;
         if (b->follow) {
-            run_batch(b, batch, false, b->diff);
+            run_batch(b, &batch, false, b->diff);
             pm_pool_run(b->exec.pool, subtract_row, b, m);
         }
         for (size_t h = 0; h < heads; h++) pm_gptq_add(&g[h], b->in + h * g->ld, b->diff + h * g->ld, m, b->ldx);
@@ -212,7 +239,7 @@ pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const cha
             for (size_t t = 0; t < m * b->ld; t++) b->missing[t] -= b->stream[t];
             pm_gptq_add_extra(g, b->in, b->missing, m, b->ldx, b->ld);
         }
-        take_sample(b, m);
+        take_sample(b, &batch);
         st = pm_best_advance(b, name, work / b->n_batch, err);
     }
     return st;
@@ -303,14 +330,16 @@ static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
 {
     pm_status st = PM_OK;
     b->one.layer = &b->c->plan.desc.layer[layer];
-    for (size_t i = 0; i < b->batch && !st; i++) st = pm_kv_create(&b->kv[i], &b->one, PM_KV_KIND_F32, b->cal.window, err);
-    if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->batch * b->cal.window, err);
+    for (size_t i = 0; i < b->windows * (b->follow ? 2 : 1) && !st; i++) st = pm_kv_create(&b->kv[i], &b->one, PM_KV_KIND_F32, b->cal.window, err);
+    if (!st) st = pm_exec_reserve(&b->exec, &b->one, most_tokens(b), err);
     if (!st) st = quantise_layer(b, layer, err);
     if (!st) st = put_layer(b, layer, err);
     if (layer + 1 < b->c->plan.desc.n_layer || b->c->best_head)
-        for (size_t batch = 0; batch < b->n_batch && !st; batch++) {
-            if (b->follow) run_batch(b, batch, false, NULL);
-            run_batch(b, batch, true, NULL);
+        for (size_t k = 0; k < b->n_batch && !st; k++) {
+            struct batch batch = batch_of(b, k);
+            if (!batch.m) continue;
+            if (b->follow) run_batch(b, &batch, false, NULL);
+            run_batch(b, &batch, true, NULL);
             st = pm_best_advance(b, "", forward_work(b->one.layer, PM_BEST_LINEARS, b->cal.n_window * b->cal.window) / b->n_batch, err);
         }
     for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
@@ -318,7 +347,7 @@ static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
         pm_held_free(&b->q[i]);
     }
     free_vectors(b);
-    for (size_t i = 0; i < b->batch; i++) pm_kv_free(&b->kv[i]);
+    for (size_t i = 0; i < 2 * b->windows; i++) pm_kv_free(&b->kv[i]);
     return st;
 }
 
@@ -326,19 +355,22 @@ static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
 static pm_status norm_embeddings(struct best *b, pm_error *err)
 {
     const struct pm_desc *d = &b->c->plan.desc;
-    float *v = pm_calloc(2, d->n_embd * sizeof *v, err), *streams[] = { b->xq.data, b->x.data };
+    float *v = pm_calloc(2, d->n_embd * sizeof *v, err);
+    struct pm_spill *streams[] = { &b->xq, &b->x };
     pm_status st = v ? PM_OK : PM_ERR_MEMORY;
     b->one.layer = &d->layer[0];
-    if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->batch * b->cal.window, err);
+    if (!st) st = pm_exec_reserve(&b->exec, &b->one, most_tokens(b), err);
     if (!st) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm, 0), d->n_embd, v, err);
     if (!st && d->norm == PM_NORM_LAYER) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm_bias, 0), d->n_embd, v + d->n_embd, err);
-    for (size_t i = 0; i < 2 && streams[i] && !st; i++)
-        for (size_t batch = 0; batch < b->n_batch; batch++) {
-            size_t m = pm_min_size(b->batch, b->cal.n_window - batch * b->batch) * b->cal.window;
-            float *x = streams[i] + batch * b->batch * b->cal.window * b->ld;
-            memcpy(b->exec.x, x, m * b->ld * sizeof *x);
-            pm_decoder_embed_norm(&b->exec, d, v, v + d->n_embd, m);
-            memcpy(x, b->exec.x, m * b->ld * sizeof *x);
+    for (size_t i = 0; i < 2 && streams[i]->data && !st; i++)
+        for (size_t k = 0; k < b->n_batch; k++) {
+            struct batch batch = batch_of(b, k);
+            float *x = streams[i]->data + batch.at * b->ld;
+            if (!batch.m) continue;
+            memcpy(b->exec.x, x, batch.m * b->ld * sizeof *x);
+            pm_decoder_embed_norm(&b->exec, d, v, v + d->n_embd, batch.m);
+            memcpy(x, b->exec.x, batch.m * b->ld * sizeof *x);
+            pm_spill_drop(streams[i], batch.at * b->ld, batch.m * b->ld);
         }
     free(v);
     return st;
@@ -364,6 +396,9 @@ static pm_status embed(struct best *b, pm_error *err)
         pm_quantize_rows(b->c->pool, &q, row, 1, h.weight, h.scale, NULL, NULL);
         pm_linear_row(&b->exec, &h.linear, 0, xq);
         for (size_t i = 0; i < d->n_embd; i++) xq[i] *= d->embed_scale;
+        if ((t + 1) % BATCH_TOKENS) continue;
+        pm_spill_drop(&b->xq, (t + 1 - BATCH_TOKENS) * b->ld, BATCH_TOKENS * b->ld);
+        if (b->follow) pm_spill_drop(&b->x, (t + 1 - BATCH_TOKENS) * b->ld, BATCH_TOKENS * b->ld);
     }
     free(row);
     pm_held_free(&h);
@@ -383,9 +418,13 @@ static pm_status prepare(struct best *b, pm_error *err)
     }
     b->follow = c->dtype.type == PM_W_W4;   /* with eight bits the activations' rounding rules, and nothing can foresee it */
     b->cal = c->calibration;
-    b->batch = pm_max_size(1, BATCH_TOKENS / b->cal.window);
-    b->n_batch = (b->cal.n_window + b->batch - 1) / b->batch;
     b->ld = pm_round_up(d->n_embd, 16);
+    size_t per_token = pm_exec_scratch_bytes(d, 2, 1) - pm_exec_scratch_bytes(d, 1, 1) + 2 * (ldx + b->ld) * sizeof(float);
+    size_t tokens = pm_max_size(16, pm_min_size(BATCH_TOKENS, BATCH_BYTES / per_token));
+    b->windows = pm_max_size(1, tokens / b->cal.window);
+    b->parts = (b->cal.window + tokens - 1) / tokens;
+    b->n_batch = (b->cal.n_window + b->windows - 1) / b->windows * b->parts;
+    b->most_sample = pm_min_size(most_tokens(b), pm_max_size(16, pm_min_size(PM_BEST_SAMPLE, SAMPLE_BYTES / (ldx * sizeof(float)))));
     for (uint32_t i = 0; i < d->n_layer; i++) {
         for (size_t k = 0; k < PM_BEST_LINEARS; k++) b->total += pm_best_linear_work(&d->layer[i], k, b->cal.n_window * b->cal.window);
         b->total += forward_work(&d->layer[i], PM_BEST_LINEARS, b->cal.n_window * b->cal.window);
@@ -402,12 +441,12 @@ static pm_status prepare(struct best *b, pm_error *err)
         b->positions.inv_freq_long[i] = c->plan.inv_freq_long[i];
     }
     pm_model_ropes(&b->positions, (uint32_t)b->cal.window, &b->ropes);
-    b->in = pm_calloc(b->batch * b->cal.window, ldx * sizeof(float), err);
-    b->diff = pm_calloc(b->batch * b->cal.window, ldx * sizeof(float), err);
-    b->stream = pm_calloc(b->batch * b->cal.window, b->ld * sizeof(float), err);
-    b->missing = pm_calloc(b->batch * b->cal.window, b->ld * sizeof(float), err);
-    b->kv = pm_calloc(b->batch, sizeof *b->kv, err);
-    b->sample = pm_calloc(PM_BEST_SAMPLE, ldx * sizeof(float), err);
+    b->in = pm_calloc(most_tokens(b), ldx * sizeof(float), err);
+    b->diff = pm_calloc(most_tokens(b), ldx * sizeof(float), err);
+    b->stream = pm_calloc(most_tokens(b), b->ld * sizeof(float), err);
+    b->missing = pm_calloc(most_tokens(b), b->ld * sizeof(float), err);
+    b->kv = pm_calloc(2 * b->windows, sizeof *b->kv, err);
+    b->sample = pm_calloc(b->most_sample, ldx * sizeof(float), err);
     b->s = pm_calloc(ldx, sizeof(float), err);
     if (!b->in || !b->diff || !b->stream || !b->missing || !b->kv || !b->sample || !b->s) return PM_ERR_MEMORY;
     size_t n = b->cal.n_window * b->cal.window * b->ld;

@@ -28,11 +28,12 @@ struct best {
     bool follow;                        /* there is a float stream */
     struct pm_spill x, xq;              /* [tokens][ld]; x only with `follow` */
     struct pm_spill first, first_q;     /* [tokens][ld_first] values of the first recurrent layer, which the later ones read; only when there are such layers, first only with `follow` */
-    size_t ld, ld_first, n_batch, batch;    /* batch: windows of a batch */
+    size_t ld, ld_first;
+    size_t n_batch, windows, parts;     /* a batch is so many windows, or one of so many parts of a window */
     float *in, *diff;                   /* [tokens of a batch][ldx] inputs of the linear at work, all heads: of the quantised stream; of the float stream, then the difference */
     float *stream, *missing;            /* [tokens of a batch][ld] the residual stream of xq there; what it lacks to that of x */
     size_t ldx, ld_head;                /* ld_head: floats from the inputs of one head to those of the next; ldx: ld_head times heads */
-    struct pm_kv *kv;                   /* [batch] of one layer */
+    struct pm_kv *kv;                   /* [2][windows] of one layer: of the quantised stream, of the float stream */
     struct pm_desc one;                 /* the description with only the layer at work */
     struct held f[PM_BEST_LINEARS], q[PM_BEST_LINEARS];
     struct vector { float *plain, *file; size_t n, offset; } vector[PM_SLOT_PER_LAYER];     /* the layer's: of the float stream, and of the file; in struct pm_layer. Owned */
@@ -43,8 +44,8 @@ struct best {
     enum pm_slot_id want;               /* the observer looks for this */
     float *to, *to_stream;              /* and copies its rows here, and the residual stream's there unless it is NULL */
     /* what is tried on samples before a linear is quantised */
-    float *sample;                      /* [PM_BEST_SAMPLE][ldx] inputs, owned */
-    size_t n_sample;
+    float *sample;                      /* [most_sample][ldx] inputs, owned */
+    size_t n_sample, most_sample;
     float *s;                           /* [ldx] what the inputs are divided by, owned */
 };
 

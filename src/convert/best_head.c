@@ -40,7 +40,7 @@ static void norm_row(void *ctx, size_t t, int worker)
 /* The sums of the head's inputs, and samples of them. */
 static void collect(struct best *b, struct pm_gptq *g, const float *w, const float *bias)
 {
-    size_t per_batch = b->batch * b->cal.window, all = b->cal.n_window * b->cal.window, step = pm_max_size(1, all / PM_BEST_SAMPLE);
+    size_t per_batch = b->windows * b->cal.window / b->parts, all = b->cal.n_window * b->cal.window, step = pm_max_size(1, all / b->most_sample);
     b->ldx = b->ld_head = g->ld;
     b->n_sample = 0;
     for (size_t t0 = 0; t0 < all; t0 += per_batch) {
@@ -48,7 +48,8 @@ static void collect(struct best *b, struct pm_gptq *g, const float *w, const flo
         struct norm v = { b, w, bias, b->xq.data + t0 * b->ld };
         pm_pool_run(b->exec.pool, norm_row, &v, m);
         pm_gptq_add(g, b->in, NULL, m, g->ld);
-        for (size_t t = (step - t0 % step) % step; t < m && b->n_sample < PM_BEST_SAMPLE; t += step) memcpy(b->sample + b->n_sample++ * b->ldx, b->in + t * b->ldx, b->ldx * sizeof *b->sample);
+        pm_spill_drop(&b->xq, t0 * b->ld, m * b->ld);
+        for (size_t t = (step - t0 % step) % step; t < m && b->n_sample < b->most_sample; t += step) memcpy(b->sample + b->n_sample++ * b->ldx, b->in + t * b->ldx, b->ldx * sizeof *b->sample);
     }
 }
 

@@ -109,9 +109,11 @@ void pm_best_key(const struct best *b, uint8_t key[32])
         const struct pm_source_tensor *t = &c->source.tensor[i];
         pm_sha256_update(&h, t->name, strlen(t->name));
         if (!t->rows || !t->row_bytes) continue;
-        pm_sha256_update(&h, t->data, t->row_bytes);
-        pm_sha256_update(&h, t->data + (t->rows / 2) * t->row_bytes, t->row_bytes);
-        pm_sha256_update(&h, t->data + (t->rows - 1) * t->row_bytes, t->row_bytes);
+        const size_t some[] = { 0, t->rows / 2, t->rows - 1 };
+        for (int k = 0; k < 3; k++) {
+            pm_sha256_update(&h, t->data + some[k] * t->row_bytes, t->row_bytes);
+            pm_source_drop(t, some[k], 1);
+        }
     }
     pm_sha256_final(&h, key);
     free(text);

@@ -241,6 +241,13 @@ pm_status pm_spill_open(struct pm_spill *s, size_t n_float, const char *beside, 
     return PM_OK;
 }
 
+void pm_spill_drop(const struct pm_spill *s, size_t first, size_t n)
+{
+    const size_t page = 4096;
+    size_t from = first * sizeof(float) / page * page, to = pm_round_up((first + n) * sizeof(float), page);
+    if (s->bytes > PM_SPILL_BYTES) madvise((char *)s->data + from, to - from, MADV_DONTNEED);
+}
+
 void pm_spill_close(struct pm_spill *s)
 {
     if (s->data) munmap(s->data, s->bytes);

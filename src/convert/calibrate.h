@@ -33,6 +33,8 @@ struct pm_spill {
     size_t bytes;
 };
 pm_status pm_spill_open(struct pm_spill *s, size_t n_float, const char *beside, pm_error *err);
+/* n floats from `first` on are not needed for a while: those that lie in the file leave memory. */
+void pm_spill_drop(const struct pm_spill *s, size_t first, size_t n);
 void pm_spill_close(struct pm_spill *s);
 
 #endif

@@ -216,6 +216,7 @@ static pm_status read_blocks(const struct pm_part *p, size_t r0, size_t n, enum 
         if ((st = pm_source_rows(p->tensor, p->row0 + b * p->stride, p->block, block, err)) || (st = check_range(p->tensor, p->row0 + b * p->stride, p->block, block, type, p->scale, err))) break;
         for (size_t r = first; r < first + m; r++)
             for (size_t c = 0; c < k; c++) out[(i + r - first) * k + c] = r >= real ? 0 : p->turned ? block[c * cols + r] : block[r * cols + c];
+        pm_source_drop(p->tensor, p->row0 + b * p->stride, p->block);
     }
     free(block);
     return st;

@@ -134,8 +134,8 @@ void pm_rwkv7_mix(struct pm_exec *e, const struct pm_layer *l, uint32_t layer, c
     if (l->desc.rwkv7.rank_v) low_rank(&c, &l->v_gate_down, PM_SLOT_v_gate_down, PM_PREP_NONE, &l->v_gate_up, PM_SLOT_v_gate_up, MIX_V, ROW_GATE);
     else
         for (size_t t = 0; t < m_tok; t++) memcpy(e->v_first + t * e->ld_first, row(&c, ROW_V) + t * e->ld_qkv, pm_mixer_width(&l->desc) * sizeof(float));
-    if (e->skip) return;
     keep_last(&c, false);
+    if (e->skip) return;
     pm_pool_name(e->pool, "recurrence");
     pm_pool_run(e->pool, head_task, &c, n_runs * l->desc.n_head);
     struct pm_input heads = { .prep = PM_PREP_NONE, .x = row(&c, ROW_G), .ldx = e->ld_qkv };

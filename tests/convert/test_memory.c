@@ -1,7 +1,7 @@
 /*
- * The promise about memory: a conversion needs at most the two largest tensors in F32 plus 100 MiB, however large the checkpoint is. Shown on a checkpoint ten times larger than
+ * The promises about memory. Without calibration a conversion needs at most the two largest tensors in F32 plus 100 MiB, however large the checkpoint is. Shown on a checkpoint ten times larger than
  * that bound: sparse files, whose zeros cost no disk but are read, quantized and hashed like any other. A child process converts; the system tells its peak, in which the pages
- * of mapped files count.
+ * of mapped files count. With calibration it needs a layer in F32, the sums of its widest linear, the activations of the text as far as they do not lie in a file, and 200 MiB more.
  */
 #include <pumice.h>
 
@@ -46,7 +46,7 @@ static void shape(struct tiny *t, int layers)
 }
 
 /* Peak memory of a conversion, in bytes. */
-static double peak_of(const char *source, const char *dtype, bool vocab_only)
+static double peak_of(const char *source, const char *dtype, const char *calibrate, bool vocab_only)
 {
     fflush(stdout);
     fflush(stderr);
@@ -54,7 +54,7 @@ static double peak_of(const char *source, const char *dtype, bool vocab_only)
     assert_true(pid >= 0);
     if (pid == 0) {
         pm_error err = { 0 };
-        pm_convert_params p = { .source = source, .output = out, .dtype = dtype, .quality = PM_QUALITY_FAST, .rotate = PM_ROTATE_OFF, .n_threads = 2, .vocab_only = vocab_only };
+        pm_convert_params p = { .source = source, .output = out, .dtype = dtype, .quality = calibrate ? PM_QUALITY_BEST : PM_QUALITY_FAST, .calibrate = calibrate, .rotate = PM_ROTATE_OFF, .n_threads = 2, .vocab_only = vocab_only };
         pm_status st = pm_convert(&p, &err);
         if (st) fprintf(stderr, "%s\n", err.msg);
         _exit(st != PM_OK);
@@ -114,12 +114,12 @@ static void test_folder(void **state)
     if (SANITIZED) skip();      /* what a sanitizer remembers is not what this is about */
     static const struct { const char *dtype; int layers; } cases[] = { { "w4a16_g32", LAYERS }, { "w8a8", FEW_LAYERS }, { "f16", FEW_LAYERS } };
     for (int i = 0; i < 3; i++) {
-        double size = put_sparse_folder(cases[i].layers), peak = peak_of(folder, cases[i].dtype, false);
+        double size = put_sparse_folder(cases[i].layers), peak = peak_of(folder, cases[i].dtype, NULL, false);
         print_message("%s: %.0f MiB of checkpoint, peak %.1f MiB, bound %.1f MiB\n", cases[i].dtype, size / MIB, peak / MIB, BOUND / MIB);
         assert_true(size > (i ? 2 : 10) * BOUND);
         assert_true(peak < BOUND);
     }
-    double peak = peak_of(folder, NULL, true);
+    double peak = peak_of(folder, NULL, NULL, true);
     print_message("vocabulary alone: peak %.1f MiB\n", peak / MIB);
     assert_true(peak < 32 * MIB);
 }
@@ -161,14 +161,44 @@ static void test_q4_0(void **state)
     struct stat st;
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(truncate(path, st.st_size + (off_t)off), 0);
-    double peak = peak_of(path, "w4a16_g32", false), size = (double)st.st_size + (double)off;
+    double peak = peak_of(path, "w4a16_g32", NULL, false), size = (double)st.st_size + (double)off;
     print_message("Q4_0: %.0f MiB of checkpoint, peak %.1f MiB\n", size / MIB, peak / MIB);
     assert_true(size > 75 * MIB && peak < 25 * MIB);
     gguf_free(&w);
 }
 
+/* Linears that are much wider than the model: whatever is kept for each token of a batch grows with them. */
+static void test_calibrated(void **state)
+{
+    (void)state;
+    if (SANITIZED) skip();
+    static const struct { const char *dtype; unsigned n_ff; int n_sums; } cases[] = { { "w8a8", 10240, 1 }, { "w4a16", 6144, 2 } };
+    char text[96];
+    struct pm_buf words = { 0 };
+    for (int i = 0; i < 90; i++) pm_buf_printf(&words, NULL, "The quick brown fox number %d jumps over the lazy dog.\n", i);
+    tiny_put(dir, "text", words.data, words.len);
+    pm_buf_free(&words);
+    snprintf(text, sizeof text, "%s/text", dir);
+    for (int i = 0; i < 2; i++) {
+        struct tiny t;
+        tiny_shape(&t, "llama");
+        t.n_layer = 1;
+        t.n_embd = 64;
+        t.d_head = 16;
+        t.n_ff = cases[i].n_ff;
+        tiny_fill(&t, 8);
+        tiny_put_folder(&t, folder);
+        tiny_free(&t);
+        double n_ff = cases[i].n_ff, layer = (3 * n_ff + 3 * 64) * 64 * 4, sums = cases[i].n_sums * n_ff * n_ff * 4, activations = 8192.0 * 64 * 4;
+        double peak = peak_of(folder, cases[i].dtype, text, false), bound = layer + sums + activations + 200 * MIB;
+        print_message("%s with calibration: %u columns, peak %.1f MiB, of which sums are %.1f; bound %.1f MiB\n", cases[i].dtype, cases[i].n_ff, peak / MIB, sums / MIB, bound / MIB);
+        assert_true(peak < bound);
+        assert_true(peak > sums);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_folder), cmocka_unit_test(test_q4_0) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_folder), cmocka_unit_test(test_q4_0), cmocka_unit_test(test_calibrated) };
     return cmocka_run_group_tests(tests, place_begin, place_end);
 }
