@@ -361,6 +361,9 @@ typedef struct pm_convert_params {
                                    is taken as it is, and what contradicts that is PM_ERR_UNSUPPORTED */
     bool vocab_only;            /* tokenizer and template, no weights */
     pm_quality quality;
+    double budget;              /* bits per weight, the mean over the linears of the layers, scales included: those whose rounding hurts most get more bits than the dtype's, up to
+                                   8 (or smaller groups of 8), by the error that each adds to the residual stream, or with quality FAST by that of its weights. 0: none. Below what the
+                                   dtype takes, or above what there is to give: PM_ERR_ARGUMENT */
     const char *calibrate;      /* path of a text, or of JSON lines with "messages" (rendered with the model's template) or "text"; NULL: the built-in text. Given, AUTO is BEST, and
                                    FAST is PM_ERR_ARGUMENT */
     int n_threads;              /* 0 = as pm_engine_params */

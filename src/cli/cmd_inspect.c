@@ -77,6 +77,21 @@ static void print_ropes(const json_t *m)
     }
 }
 
+/* Which linears have more bits than the dtype says, and how many they all have. */
+static void print_budget(const json_t *b)
+{
+    json_t *raised = json_object_get(b, "raised"), *v;
+    const char *key, *lead = "";
+    char name[96], type[32];
+    if (!json_is_object(raised)) return;
+    printf("budget of %g bits per weight, %.3f used: ", json_number_value(json_object_get(b, "given")), json_number_value(json_object_get(b, "bits")));
+    json_object_foreach(raised, key, v) {
+        printf("%s%s %s", lead, clean(key, name, sizeof name), clean(json_string_value(v), type, sizeof type));
+        lead = ", ";
+    }
+    puts(*lead ? "" : "no linear has more than the dtype gives it");
+}
+
 /* Where the file comes from. */
 static void print_provenance(const json_t *p)
 {
@@ -87,6 +102,7 @@ static void print_provenance(const json_t *p)
     printf("made from %s \"%s\"", clean(source, format, sizeof format), clean(json_string_value(json_object_get(p, "source_name")), name, sizeof name));
     if (exact) printf("; %lld linears hold its quantized weights without loss", exact);
     putchar('\n');
+    print_budget(json_object_get(p, "budget"));
 }
 
 static void print_text(const char *path, const json_t *j)

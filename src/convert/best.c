@@ -77,7 +77,7 @@ pm_status pm_best_advance(struct best *b, const char *name, uint64_t work, pm_er
 {
     const pm_convert_params *p = b->c->params;
     b->done = b->done + work < b->total ? b->done + work : b->total;
-    if (p->on_progress && p->on_progress(p->user, "convert", name, b->done, b->total)) return pm_fail(err, PM_ABORTED, "stopped");
+    if (p->on_progress && p->on_progress(p->user, b->stage, name, b->done, b->total)) return pm_fail(err, PM_ABORTED, "stopped");
     return PM_OK;
 }
 
@@ -160,11 +160,6 @@ static struct batch batch_of(const struct best *b, size_t number)
     out.at += out.pos0;
     out.m = out.n * n;
     return out;
-}
-
-static size_t most_tokens(const struct best *b)
-{
-    return b->windows * ((b->cal.window + b->parts - 1) / b->parts);
 }
 
 /* Runs one batch through the layer. to: where the inputs of linear b->want go, and then it stops there; NULL: the stream takes the layer's outputs. */
@@ -286,18 +281,46 @@ static pm_status put_vectors(struct best *b, uint32_t layer, pm_error *err)
 
 /* ---- layers ---- */
 
-static pm_status quantise_layer(struct best *b, uint32_t layer, pm_error *err)
+pm_status pm_best_enter(struct best *b, uint32_t layer, pm_error *err)
 {
-    uint64_t tokens = b->cal.n_window * b->cal.window;
     struct loading all = { b, layer };
-    pm_status st = pm_desc_walk(&b->one, load_vector, &all, err);
+    pm_status st = PM_OK;
+    b->one.layer = &b->c->plan.desc.layer[layer];
+    for (size_t i = 0; i < b->windows * (b->follow ? 2 : 1) && !st; i++) st = pm_kv_create(&b->kv[i], &b->one, PM_KV_KIND_F32, b->cal.window, err);
+    if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->tokens, err);
+    if (!st) st = pm_desc_walk(&b->one, load_vector, &all, err);
     for (size_t i = 0; i < PM_BEST_LINEARS && !st && b->follow; i++) {
         struct pm_linear_desc d = *pm_best_desc(b->one.layer, i);
         d.type = PM_W_F16;
         d.group = d.hadamard = 0;
         if (d.k) st = pm_held_load(b, &b->f[i], &d, pm_best_parts(b, layer, i), NULL, NULL, err);
     }
-    if (!st && pm_best_take_back(b, err)) {
+    return st;
+}
+
+void pm_best_leave(struct best *b)
+{
+    for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
+        pm_held_free(&b->f[i]);
+        pm_held_free(&b->q[i]);
+    }
+    free_vectors(b);
+    for (size_t i = 0; b->kv && i < 2 * b->windows; i++) pm_kv_free(&b->kv[i]);
+}
+
+void pm_best_pass(struct best *b, bool quantised)
+{
+    for (size_t k = 0; k < b->n_batch; k++) {
+        struct batch batch = batch_of(b, k);
+        if (batch.m) run_batch(b, &batch, quantised, NULL);
+    }
+}
+
+static pm_status quantise_layer(struct best *b, uint32_t layer, pm_error *err)
+{
+    uint64_t tokens = b->cal.n_window * b->cal.window;
+    pm_status st = PM_OK;
+    if (pm_best_take_back(b, err)) {
         uint64_t work = 0;
         for (size_t i = 0; i < PM_BEST_LINEARS; i++) work += pm_best_linear_work(b->one.layer, i, tokens);
         return pm_best_advance(b, "", work, err);
@@ -328,26 +351,15 @@ static pm_status put_layer(struct best *b, uint32_t layer, pm_error *err)
 
 static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
 {
-    pm_status st = PM_OK;
-    b->one.layer = &b->c->plan.desc.layer[layer];
-    for (size_t i = 0; i < b->windows * (b->follow ? 2 : 1) && !st; i++) st = pm_kv_create(&b->kv[i], &b->one, PM_KV_KIND_F32, b->cal.window, err);
-    if (!st) st = pm_exec_reserve(&b->exec, &b->one, most_tokens(b), err);
+    pm_status st = pm_best_enter(b, layer, err);
     if (!st) st = quantise_layer(b, layer, err);
     if (!st) st = put_layer(b, layer, err);
-    if (layer + 1 < b->c->plan.desc.n_layer || b->c->best_head)
-        for (size_t k = 0; k < b->n_batch && !st; k++) {
-            struct batch batch = batch_of(b, k);
-            if (!batch.m) continue;
-            if (b->follow) run_batch(b, &batch, false, NULL);
-            run_batch(b, &batch, true, NULL);
-            st = pm_best_advance(b, "", forward_work(b->one.layer, PM_BEST_LINEARS, b->cal.n_window * b->cal.window) / b->n_batch, err);
-        }
-    for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
-        pm_held_free(&b->f[i]);
-        pm_held_free(&b->q[i]);
+    if (!st && (layer + 1 < b->c->plan.desc.n_layer || b->c->best_head)) {
+        if (b->follow) pm_best_pass(b, false);
+        pm_best_pass(b, true);
+        st = pm_best_advance(b, "", forward_work(b->one.layer, PM_BEST_LINEARS, b->cal.n_window * b->cal.window), err);
     }
-    free_vectors(b);
-    for (size_t i = 0; i < 2 * b->windows; i++) pm_kv_free(&b->kv[i]);
+    pm_best_leave(b);
     return st;
 }
 
@@ -359,7 +371,7 @@ static pm_status norm_embeddings(struct best *b, pm_error *err)
     struct pm_spill *streams[] = { &b->xq, &b->x };
     pm_status st = v ? PM_OK : PM_ERR_MEMORY;
     b->one.layer = &d->layer[0];
-    if (!st) st = pm_exec_reserve(&b->exec, &b->one, most_tokens(b), err);
+    if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->tokens, err);
     if (!st) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm, 0), d->n_embd, v, err);
     if (!st && d->norm == PM_NORM_LAYER) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm_bias, 0), d->n_embd, v + d->n_embd, err);
     for (size_t i = 0; i < 2 && streams[i]->data && !st; i++)
@@ -405,9 +417,9 @@ static pm_status embed(struct best *b, pm_error *err)
     return st || !d->embed_norm ? st : norm_embeddings(b, err);
 }
 
-static pm_status prepare(struct best *b, pm_error *err)
+pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_error *err)
 {
-    struct pm_conversion *c = b->c;
+    *b = (struct best){ .c = c, .stage = "convert" };
     const struct pm_desc *d = &c->plan.desc;
     size_t ldx = 0;
     pm_status st;
@@ -416,15 +428,20 @@ static pm_status prepare(struct best *b, pm_error *err)
         for (size_t k = 0; k < PM_BEST_LINEARS; k++) ldx = pm_max_size(ldx, pm_best_heads(l, k) * pm_round_up(pm_best_desc(&d->layer[i], k)->k, 16));
         if (l->mixer == PM_MIX_RWKV7) b->ld_first = pm_max_size(b->ld_first, pm_round_up(pm_mixer_width(l), 16));
     }
-    b->follow = c->dtype.type == PM_W_W4;   /* with eight bits the activations' rounding rules, and nothing can foresee it */
+    b->follow = few || c->dtype.type == PM_W_W4;   /* with eight bits the activations' rounding rules, and nothing can foresee it */
     b->cal = c->calibration;
     b->ld = pm_round_up(d->n_embd, 16);
     size_t per_token = pm_exec_scratch_bytes(d, 2, 1) - pm_exec_scratch_bytes(d, 1, 1) + 2 * (ldx + b->ld) * sizeof(float);
     size_t tokens = pm_max_size(16, pm_min_size(BATCH_TOKENS, BATCH_BYTES / per_token));
     b->windows = pm_max_size(1, tokens / b->cal.window);
     b->parts = (b->cal.window + tokens - 1) / tokens;
+    if (few && b->cal.n_window > b->windows) {
+        b->cal.ids += (b->cal.n_window - b->windows) / 2 * b->cal.window;
+        b->cal.n_window = b->windows;
+    }
     b->n_batch = (b->cal.n_window + b->windows - 1) / b->windows * b->parts;
-    b->most_sample = pm_min_size(most_tokens(b), pm_max_size(16, pm_min_size(PM_BEST_SAMPLE, SAMPLE_BYTES / (ldx * sizeof(float)))));
+    b->tokens = b->windows * ((b->cal.window + b->parts - 1) / b->parts);
+    b->most_sample = pm_min_size(b->tokens, pm_max_size(16, pm_min_size(PM_BEST_SAMPLE, SAMPLE_BYTES / (ldx * sizeof(float)))));
     for (uint32_t i = 0; i < d->n_layer; i++) {
         for (size_t k = 0; k < PM_BEST_LINEARS; k++) b->total += pm_best_linear_work(&d->layer[i], k, b->cal.n_window * b->cal.window);
         b->total += forward_work(&d->layer[i], PM_BEST_LINEARS, b->cal.n_window * b->cal.window);
@@ -441,10 +458,10 @@ static pm_status prepare(struct best *b, pm_error *err)
         b->positions.inv_freq_long[i] = c->plan.inv_freq_long[i];
     }
     pm_model_ropes(&b->positions, (uint32_t)b->cal.window, &b->ropes);
-    b->in = pm_calloc(most_tokens(b), ldx * sizeof(float), err);
-    b->diff = pm_calloc(most_tokens(b), ldx * sizeof(float), err);
-    b->stream = pm_calloc(most_tokens(b), b->ld * sizeof(float), err);
-    b->missing = pm_calloc(most_tokens(b), b->ld * sizeof(float), err);
+    b->in = pm_calloc(b->tokens, ldx * sizeof(float), err);
+    b->diff = pm_calloc(b->tokens, ldx * sizeof(float), err);
+    b->stream = pm_calloc(b->tokens, b->ld * sizeof(float), err);
+    b->missing = pm_calloc(b->tokens, b->ld * sizeof(float), err);
     b->kv = pm_calloc(2 * b->windows, sizeof *b->kv, err);
     b->sample = pm_calloc(b->most_sample, ldx * sizeof(float), err);
     b->s = pm_calloc(ldx, sizeof(float), err);
@@ -455,16 +472,34 @@ static pm_status prepare(struct best *b, pm_error *err)
     if (n && ((b->follow && (st = pm_spill_open(&b->first, n, c->params->output, err))) || (st = pm_spill_open(&b->first_q, n, c->params->output, err)))) return st;
     pm_kernels_init(&b->exec.kern, pm_kernels_best());
     b->exec.pool = c->pool;
-    return pm_matrix_init(&b->ops, c->pool, &b->exec.kern, err);
+    st = pm_matrix_init(&b->ops, c->pool, &b->exec.kern, err);
+    return st ? st : embed(b, err);
+}
+
+void pm_best_close(struct best *b)
+{
+    pm_matrix_free(&b->ops);
+    pm_spill_close(&b->x);
+    pm_spill_close(&b->xq);
+    pm_spill_close(&b->first);
+    pm_spill_close(&b->first_q);
+    free(b->in);
+    free(b->diff);
+    free(b->stream);
+    free(b->missing);
+    free(b->kv);
+    free(b->sample);
+    free(b->s);
+    b->exec.pool = NULL;     /* the conversion's */
+    pm_exec_free(&b->exec);
 }
 
 pm_status pm_best_layers(struct pm_conversion *c, pm_error *err)
 {
-    struct best b = { .c = c };
+    struct best b;
     pm_progress_fn mute = c->writer.on_progress;
     c->writer.on_progress = NULL;       /* bytes written are no measure here */
-    pm_status st = prepare(&b, err);
-    if (!st) st = embed(&b, err);
+    pm_status st = pm_best_open(&b, c, false, err);
     if (!st) {
         uint8_t key[32];
         pm_best_key(&b, key);
@@ -475,19 +510,6 @@ pm_status pm_best_layers(struct pm_conversion *c, pm_error *err)
     if (!st) json_object_set_new(c->provenance, "calibration",
                                  json_pack("{s:s, s:I, s:I}", "text", c->params->calibrate ? "given" : "built-in", "bytes", (json_int_t)b.cal.text_bytes, "tokens", (json_int_t)(b.cal.n_window * b.cal.window)));
     c->writer.on_progress = mute;
-    pm_matrix_free(&b.ops);
-    pm_spill_close(&b.x);
-    pm_spill_close(&b.xq);
-    pm_spill_close(&b.first);
-    pm_spill_close(&b.first_q);
-    free(b.in);
-    free(b.diff);
-    free(b.stream);
-    free(b.missing);
-    free(b.kv);
-    free(b.sample);
-    free(b.s);
-    b.exec.pool = NULL;     /* the conversion's */
-    pm_exec_free(&b.exec);
+    pm_best_close(&b);
     return st;
 }

@@ -30,6 +30,7 @@ struct best {
     struct pm_spill first, first_q;     /* [tokens][ld_first] values of the first recurrent layer, which the later ones read; only when there are such layers, first only with `follow` */
     size_t ld, ld_first;
     size_t n_batch, windows, parts;     /* a batch is so many windows, or one of so many parts of a window */
+    size_t tokens;                      /* the most of a batch */
     float *in, *diff;                   /* [tokens of a batch][ldx] inputs of the linear at work, all heads: of the quantised stream; of the float stream, then the difference */
     float *stream, *missing;            /* [tokens of a batch][ld] the residual stream of xq there; what it lacks to that of x */
     size_t ldx, ld_head;                /* ld_head: floats from the inputs of one head to those of the next; ldx: ld_head times heads */
@@ -40,6 +41,7 @@ struct best {
     struct pm_model positions;          /* as much of a model as pm_model_ropes reads */
     struct pm_ropes ropes;
     double err2[PM_BEST_LINEARS], sum2[PM_BEST_LINEARS];  /* of the layer's linears */
+    const char *stage;                  /* for progress */
     uint64_t done, total;
     enum pm_slot_id want;               /* the observer looks for this */
     float *to, *to_stream;              /* and copies its rows here, and the residual stream's there unless it is NULL */
@@ -48,6 +50,15 @@ struct best {
     size_t n_sample, most_sample;
     float *s;                           /* [ldx] what the inputs are divided by, owned */
 };
+
+/* Both streams hold the embeddings; `few`: of one batch from the middle of the text, and there is a float stream in any case. On failure too, pm_best_close is to be called. */
+pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_error *err);
+void pm_best_close(struct best *b);
+/* The layer at work: its vectors and, with `follow`, its linears as F16. pm_best_leave forgets them and what was quantised of it. */
+pm_status pm_best_enter(struct best *b, uint32_t layer, pm_error *err);
+void pm_best_leave(struct best *b);
+/* A stream takes the outputs of the layer at work. */
+void pm_best_pass(struct best *b, bool quantised);
 
 /* The linears of layers in the order in which a forward pass meets them; what is indexed by i below is in that order. A linear that a layer does not have has no columns. */
 extern const enum pm_slot_id pm_best_order[PM_BEST_LINEARS];

@@ -40,7 +40,7 @@ static void norm_row(void *ctx, size_t t, int worker)
 /* The sums of the head's inputs, and samples of them. */
 static void collect(struct best *b, struct pm_gptq *g, const float *w, const float *bias)
 {
-    size_t per_batch = b->windows * b->cal.window / b->parts, all = b->cal.n_window * b->cal.window, step = pm_max_size(1, all / b->most_sample);
+    size_t per_batch = b->tokens, all = b->cal.n_window * b->cal.window, step = pm_max_size(1, all / b->most_sample);
     b->ldx = b->ld_head = g->ld;
     b->n_sample = 0;
     for (size_t t0 = 0; t0 < all; t0 += per_batch) {

@@ -26,10 +26,14 @@ struct pm_conversion {
     bool best;                      /* error compensation from calibration, not rounding alone */
     bool best_head;                 /* for the head too */
     struct pm_calibration calibration;  /* with `best` */
+    json_t *budget;                 /* what became of a budget of bits per weight, for the provenance; NULL: none was given. Owned */
 };
 
 /* Remembers a linear's relative error for the provenance. */
 void pm_conversion_note(struct pm_conversion *c, const char *name, double err2, double sum2);
+
+/* Gives linears of the layers more bits, as params->budget allows (budget.c). The description must be complete, the quality chosen. */
+pm_status pm_budget_spend(struct pm_conversion *c, pm_error *err);
 
 /* Every tensor of every layer, with calibration (best.c), and with best_head the final norm and the head. The rest of the file is written by the caller. */
 pm_status pm_best_layers(struct pm_conversion *c, pm_error *err);

@@ -321,7 +321,9 @@ static pm_status describe(struct pm_conversion *c, pm_error *err)
     if (!d->family) d->family = pm_strndup("", 0, err);
     if (!d->name || !d->dtype || !d->family) return PM_ERR_MEMORY;
     if ((st = collect_ids(c, err)) || (st = check_description(c, err))) return st;
-    return p->vocab_only ? PM_OK : choose_quality(c, err);
+    if (p->vocab_only) return PM_OK;
+    st = choose_quality(c, err);
+    return st || p->budget == 0 ? st : pm_budget_spend(c, err);
 }
 
 static void free_conversion(struct pm_conversion *c)
@@ -333,6 +335,7 @@ static void free_conversion(struct pm_conversion *c)
     pm_buf_free(&c->tokenizer);
     pm_calibration_free(&c->calibration);
     json_decref(c->provenance);
+    json_decref(c->budget);
 }
 
 pm_status pm_convert(const pm_convert_params *params, pm_error *err)
@@ -350,6 +353,7 @@ pm_status pm_convert(const pm_convert_params *params, pm_error *err)
         st = pm_fail(err, PM_ERR_MEMORY, "out of memory");
         goto done;
     }
+    if (c.budget) json_object_set(c.provenance, "budget", c.budget);
     c.writer.provenance = c.provenance;
     c.writer.chat_template = c.source.chat_template;
     c.writer.chat_template_len = c.source.chat_template_len;
