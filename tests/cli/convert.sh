@@ -85,6 +85,11 @@ head -c 60000 "$story" | tr -d '\0' >"$T/bad"; bad ""; err_has "bytes are not UT
 (cat "$T/chats"; echo '{"messages"') >"$T/bad"; bad "line 201"
 seq 1 3000 | sed 's/.*/Ελληνικά γράμματα/' >"$T/bad"; bad "its "; err_has "the model's tokenizer does not know this script"
 fails 3 "cannot open $T/none" convert "$T/ck" -o "$T/x" --calibrate "$T/none"
+run convert "$T/ck" -o "$T/b.pumice" --dtype w4a16 --budget 11; rc 0; no_out; err_has "budget 11: "; err_has " by the error in the residual stream, "
+run inspect "$T/b.pumice"; out_has "budget of 11 bits per weight, "; out_has "layers."; run inspect "$T/b.pumice" --json; out_has '"given": 11.0'
+run convert "$T/ck" -o "$T/b.pumice" --dtype w4a16 --budget 11 --quality fast; rc 0; err_has "by the error of the weights"
+fails 2 "budget 16: with w4a16, the linears of the layers can have from " convert "$T/ck" -o "$T/x" --dtype w4a16 --budget 16; gone "$T/x"
+fails 2 "--budget" convert "$T/ck" -o "$T/x" --budget 0
 fails 2 "--calibrate is of no use with --quality fast" convert "$T/ck" -o "$T/x" --calibrate "$T/text" --quality fast
 fails 2 '--quality must be fast or best, not "good"' convert "$T/ck" -o "$T/x" --quality good
 run convert "$T/ck" -o "$T/vocab.pumice" --vocab-only; rc 0
