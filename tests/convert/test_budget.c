@@ -4,19 +4,18 @@
  */
 #include <pumice.h>
 
+#include "place.h"
 #include "tiny_checkpoint.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-static char dir[] = "/tmp/pumice-budget-XXXXXX";
-static char folder[64], out[64], text[64], said[512];
+static char text[96], said[512];
 
 static void note(void *user, const char *line)
 {
@@ -120,11 +119,8 @@ static void test_same(void **state)
 
 static int begin(void **state)
 {
-    (void)state;
     struct tiny t;
-    if (!mkdtemp(dir)) return -1;
-    snprintf(folder, sizeof folder, "%s/ck", dir);
-    snprintf(out, sizeof out, "%s/a.pumice", dir);
+    if (place_begin(state)) return -1;
     snprintf(text, sizeof text, "%s/text", dir);
     struct pm_buf words = { 0 };
     for (int i = 0; i < 60; i++) pm_buf_printf(&words, NULL, "The quick brown fox number %d jumps over the lazy dog.\n", i);
@@ -137,22 +133,14 @@ static int begin(void **state)
     struct tiny_tensor *x = tiny_find(&t, "model.layers.1.mlp.down_proj.weight");
     for (unsigned r = 0; x && r < x->rows; r++)
         for (unsigned c = r % 32; c < x->cols; c += 32) x->v[r * x->cols + c] *= 40;
-    if (!x || mkdir(folder, 0755)) return -1;
+    if (!x) return -1;
     tiny_put_folder(&t, folder);
     tiny_free(&t);
-    return 0;
-}
-
-static int end(void **state)
-{
-    (void)state;
-    tiny_remove_folder(folder);
-    tiny_remove_folder(dir);
     return 0;
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_impossible), cmocka_unit_test(test_choice), cmocka_unit_test(test_same) };
-    return cmocka_run_group_tests(tests, begin, end);
+    return cmocka_run_group_tests(tests, begin, place_end);
 }
