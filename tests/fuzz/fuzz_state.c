@@ -45,7 +45,7 @@ static void prepare(void)
     tiny_fill(&t, 3);
     tiny_put_folder(&t, folder);
     tiny_free(&t);
-    if (pm_convert(&(pm_convert_params){ .source = folder, .output = file, .n_threads = 1 }, &err) || pm_model_open(file, &model, &err) ||
+    if (pm_convert(&(pm_convert_params){ .source = folder, .output = file, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err) || pm_model_open(file, &model, &err) ||
         pm_engine_create(&(pm_engine_params){ .n_threads = 1, .isa = "scalar" }, &engine, &err))
         abort();
     tiny_remove_folder(folder);

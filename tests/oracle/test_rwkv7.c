@@ -45,7 +45,7 @@ static pm_model *convert(const char *source, const char *dtype)
 {
     pm_error err = { 0 };
     pm_model *m;
-    if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .dtype = dtype, .n_threads = 1 }, &err)) fail_msg("%s: %s", source, err.msg);
+    if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .dtype = dtype, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err)) fail_msg("%s: %s", source, err.msg);
     assert_int_equal(pm_model_open(file, &m, &err), PM_OK);
     return m;
 }

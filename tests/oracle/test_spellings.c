@@ -347,7 +347,7 @@ static struct pm_model *open_as(const char *source, bool vocab_only)
     pm_error err = { 0 };
     struct pm_model *m;
     snprintf(file, sizeof file, "%s/model.pumice", scratch);
-    if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .vocab_only = vocab_only, .n_threads = 1 }, &err) || pm_model_open(file, &m, &err)) fail_msg("%s: %s", source, err.msg);
+    if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .quality = PM_QUALITY_FAST, .vocab_only = vocab_only, .n_threads = 1 }, &err) || pm_model_open(file, &m, &err)) fail_msg("%s: %s", source, err.msg);
     unlink(file);
     return m;
 }
@@ -374,26 +374,6 @@ static void test_vocab_only(void **state)
         assert_memory_equal(a.eos_ids, b.eos_ids, a.n_eos * sizeof *a.eos_ids);
         pm_model_close(whole);
         pm_model_close(vocab);
-    }
-}
-
-/* Families whose layers calibration does not know yet say so, and only where weights would be quantized. A family leaves the list when it learns. */
-static void test_calibration_refused(void **state)
-{
-    (void)state;
-    static const char *const names[] = { "minicpm3", "rwkv7-fla" };
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        char source[512], file[512];
-        pm_error err = { 0 };
-        snprintf(source, sizeof source, "%s/%s", GOLDEN, names[i]);
-        snprintf(file, sizeof file, "%s/model.pumice", scratch);
-        pm_convert_params p = { .source = source, .output = file, .quality = PM_QUALITY_BEST, .dtype = "w8a8", .n_threads = 1 };
-        assert_int_equal(pm_convert(&p, &err), PM_ERR_UNSUPPORTED);
-        if (!strstr(err.msg, "layer 0") || !strstr(err.msg, "calibration") || !strstr(err.msg, "quality \"fast\"")) fail_msg("%s: %s", names[i], err.msg);
-        assert_int_equal(access(file, F_OK), -1);
-        p.dtype = "f16";
-        assert_int_equal(pm_convert(&p, NULL), PM_OK);
-        assert_int_equal(unlink(file), 0);
     }
 }
 
@@ -493,6 +473,6 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_same), cmocka_unit_test(test_seen), cmocka_unit_test(test_refused),
-                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_vocab_only), cmocka_unit_test(test_calibration_refused), cmocka_unit_test(test_gguf_refused) };
+                                        cmocka_unit_test(test_gguf), cmocka_unit_test(test_usual_window), cmocka_unit_test(test_vocab_only), cmocka_unit_test(test_gguf_refused) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }
