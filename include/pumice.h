@@ -61,10 +61,10 @@ typedef enum pm_status {
     PM_ABORTED = 2,         /* pm_session_abort() was called, or a callback asked to stop */
     PM_CONTEXT_FULL = 3,    /* no room for another token in the session's context */
     PM_ERR_ARGUMENT = 10,   /* a parameter is out of range */
-    PM_ERR_MEMORY = 11,     /* an allocation failed */
+    PM_ERR_MEMORY = 11,     /* an allocation or a mapping failed, or a size does not fit into memory addresses */
     PM_ERR_IO = 12,         /* open, read, write, map, rename failed; the message has the system's reason */
     PM_ERR_FORMAT = 20,     /* a file, a config, a template or a request is malformed */
-    PM_ERR_LIMIT = 21,      /* a size is larger than a documented limit */
+    PM_ERR_LIMIT = 21,      /* a size or a number is beyond a documented limit */
     PM_ERR_UNSUPPORTED = 22,/* well formed, but not something this version does */
     PM_ERR_MISSING = 23,    /* a file, a field or a tensor that is needed is not there */
     PM_ERR_MISMATCH = 24,   /* two things that must agree do not (shape, dtype, hash) */
@@ -136,7 +136,7 @@ PM_API const pm_profile_event *pm_engine_profile_events(const pm_engine *engine,
 typedef struct pm_model pm_model;
 
 /* Maps the file and checks all that a forward pass relies on; weights are read when they are first used. The file may not change while it is open.
-   PM_ERR_MISSING, PM_ERR_IO: no such file, or it cannot be mapped; PM_ERR_FORMAT, PM_ERR_LIMIT, PM_ERR_MISMATCH, PM_ERR_MISSING: damaged, or no .pumice
+   PM_ERR_MISSING, PM_ERR_IO, PM_ERR_MEMORY: no such file, or it cannot be mapped; PM_ERR_FORMAT, PM_ERR_LIMIT, PM_ERR_MISMATCH, PM_ERR_MISSING: damaged, or no .pumice
    file; PM_ERR_UNSUPPORTED: made by a version that this one does not know. */
 PM_API pm_status pm_model_open(const char *path, pm_model **out, pm_error *err);
 PM_API void pm_model_close(pm_model *model);

@@ -24,9 +24,9 @@ static pm_status open_regular(const char *path, int *fd, size_t *len, pm_error *
     struct stat st;
     pm_status status = PM_OK;
     if (fstat(*fd, &st) != 0) status = pm_fail(err, PM_ERR_IO, "cannot stat %s: %s", path, strerror(errno));
-    else if (S_ISDIR(st.st_mode)) status = pm_fail(err, PM_ERR_IO, "%s is a folder, not a file", path);
-    else if (!S_ISREG(st.st_mode)) status = pm_fail(err, PM_ERR_IO, "%s is not a regular file", path);
-    else if ((uint64_t)st.st_size > SIZE_MAX / 2) status = pm_fail(err, PM_ERR_LIMIT, "%s is too large to map", path);
+    else if (S_ISDIR(st.st_mode)) status = pm_fail(err, PM_ERR_FORMAT, "%s is a folder, not a file", path);
+    else if (!S_ISREG(st.st_mode)) status = pm_fail(err, PM_ERR_FORMAT, "%s is not a regular file", path);
+    else if ((uint64_t)st.st_size > SIZE_MAX / 2) status = pm_fail(err, PM_ERR_MEMORY, "%s does not fit into memory addresses", path);
     if (status) {
         close(*fd);
         return status;
@@ -44,7 +44,7 @@ pm_status pm_filemap_open(struct pm_filemap *m, const char *path, pm_error *err)
     if (status) return status;
     if (len) {
         void *p = mmap(NULL, len, PROT_READ, MAP_SHARED, fd, 0);
-        if (p == MAP_FAILED) status = pm_fail(err, PM_ERR_IO, "cannot map %s: %s", path, strerror(errno));
+        if (p == MAP_FAILED) status = pm_fail(err, errno == ENOMEM ? PM_ERR_MEMORY : PM_ERR_IO, "cannot map %s: %s", path, strerror(errno));
         else *m = (struct pm_filemap){ .data = p, .len = len };
     }
     close(fd);

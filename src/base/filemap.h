@@ -8,7 +8,8 @@ struct pm_filemap {
     const uint8_t *data;    /* mapped read-only; NULL for an empty file */
     size_t len;
 };
-/* Maps a regular file. Its message names the path. */
+/* Maps a regular file. The message names the path. PM_ERR_MISSING: there is none; PM_ERR_FORMAT: a folder, a device, a pipe; PM_ERR_MEMORY: no addresses are left for it;
+   PM_ERR_IO: the rest. */
 pm_status pm_filemap_open(struct pm_filemap *m, const char *path, pm_error *err);
 void pm_filemap_close(struct pm_filemap *m);
 /* Tells the system that a range will not be needed again soon: keeps a streaming reader's resident memory small. Pages that the range touches at its start go, those

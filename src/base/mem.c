@@ -10,7 +10,7 @@ void *pm_calloc(size_t n, size_t size, pm_error *err)
 {
     size_t bytes;
     if (!pm_size_mul(n, size, &bytes) || bytes > SIZE_MAX - 128) {
-        pm_fail(err, PM_ERR_LIMIT, "%zu elements of %zu bytes do not fit into memory addresses", n, size);
+        pm_fail(err, PM_ERR_MEMORY, "%zu elements of %zu bytes do not fit into memory addresses", n, size);
         return NULL;
     }
     bytes = pm_round_up(bytes ? bytes : 1, 64);
@@ -28,11 +28,11 @@ pm_status pm_grow(void *array_ptr, size_t *cap, size_t need, size_t size, pm_err
     if (need <= *cap) return PM_OK;
     size_t n = *cap ? *cap : 16;
     while (n < need) {
-        if (n > SIZE_MAX / 2) return pm_fail(err, PM_ERR_LIMIT, "array of %zu elements is too large", need);
+        if (n > SIZE_MAX / 2) return pm_fail(err, PM_ERR_MEMORY, "array of %zu elements is too large", need);
         n *= 2;
     }
     size_t bytes;
-    if (!pm_size_mul(n, size, &bytes)) return pm_fail(err, PM_ERR_LIMIT, "array of %zu elements is too large", need);
+    if (!pm_size_mul(n, size, &bytes)) return pm_fail(err, PM_ERR_MEMORY, "array of %zu elements is too large", need);
     void *old;
     memcpy(&old, array_ptr, sizeof old);
     void *p = realloc(old, bytes);

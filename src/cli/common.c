@@ -20,8 +20,8 @@ int exit_code(pm_status s)
     case PM_OK: case PM_END: return EXIT_OK;
     case PM_ABORTED: return EXIT_INTERRUPT;
     case PM_ERR_ARGUMENT: return EXIT_USAGE;
-    case PM_ERR_FORMAT: case PM_ERR_UNSUPPORTED: case PM_ERR_MISSING: case PM_ERR_MISMATCH: case PM_ERR_VALUE: case PM_ERR_TEMPLATE: return EXIT_INPUT;
-    case PM_ERR_MEMORY: case PM_ERR_LIMIT: case PM_CONTEXT_FULL: return EXIT_SPACE;
+    case PM_ERR_FORMAT: case PM_ERR_UNSUPPORTED: case PM_ERR_MISSING: case PM_ERR_MISMATCH: case PM_ERR_VALUE: case PM_ERR_TEMPLATE: case PM_ERR_LIMIT: return EXIT_INPUT;
+    case PM_ERR_MEMORY: case PM_CONTEXT_FULL: return EXIT_SPACE;
     case PM_ERR_IO: case PM_ERR_DEVICE: break;
     }
     return EXIT_RUN;

@@ -222,7 +222,7 @@ static pm_status map_file(struct pm_spill *s, const char *beside, pm_error *err)
         /* taken now, so that a full disk is an error here and not a signal later */
         if ((why = posix_fallocate(fd, 0, (off_t)s->bytes)) != 0) st = pm_fail(err, PM_ERR_IO, "no room for %zu MiB of activations beside %s: %s", s->bytes >> 20, beside, strerror(why));
         void *p = st ? MAP_FAILED : mmap(NULL, s->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-        if (!st && p == MAP_FAILED) st = pm_fail(err, PM_ERR_IO, "cannot map %zu MiB of activations: %s", s->bytes >> 20, strerror(errno));
+        if (!st && p == MAP_FAILED) st = pm_fail(err, errno == ENOMEM ? PM_ERR_MEMORY : PM_ERR_IO, "cannot map %zu MiB of activations: %s", s->bytes >> 20, strerror(errno));
         else if (!st) s->data = p;
         close(fd);
     }

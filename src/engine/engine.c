@@ -87,7 +87,7 @@ pm_status pm_engine_logits(struct pm_engine *e, size_t n, size_t ldv, pm_error *
 {
     if (n <= e->logits_cap && ldv == e->logits_ld) return PM_OK;
     size_t count;
-    if (!pm_size_mul(n, ldv, &count)) return pm_fail(err, PM_ERR_LIMIT, "too many rows of logits");
+    if (!pm_size_mul(n, ldv, &count)) return pm_fail(err, PM_ERR_MEMORY, "too many rows of logits");
     float *p = pm_calloc(count, sizeof *p, err);
     if (!p) return PM_ERR_MEMORY;
     free(e->logits);

@@ -79,7 +79,7 @@ pm_status pm_session_state_save(const pm_session *s, void **data, size_t *len, p
     *data = NULL;
     *len = 0;
     size_t total;
-    if (!total_of(&h, &total)) return pm_fail(err, PM_ERR_LIMIT, "the state of %zu tokens does not fit into memory addresses", s->n);
+    if (!total_of(&h, &total)) return pm_fail(err, PM_ERR_MEMORY, "the state of %zu tokens does not fit into memory addresses", s->n);
     uint8_t *p = malloc(total), *at = p;
     if (!p) return pm_fail(err, PM_ERR_MEMORY, "out of memory: the state has %zu bytes", total);
     at = put(at, &h, sizeof h);

@@ -62,7 +62,7 @@ pm_status pm_kv_create(struct pm_kv *kv, const struct pm_desc *d, enum pm_kv_kin
     if (kv->n_state && !(kv->state = pm_calloc(kv->n_state, sizeof *kv->state, err))) goto fail;
     if (!kv->page_bytes) return PM_OK;      /* no layer has keys */
     if (!pm_size_mul(kv->n_page, kv->page_bytes, &bytes)) {
-        pm_fail(err, PM_ERR_LIMIT, "a context of %zu tokens does not fit into memory addresses", n_ctx);
+        pm_fail(err, PM_ERR_MEMORY, "a context of %zu tokens does not fit into memory addresses", n_ctx);
         goto fail;
     }
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);

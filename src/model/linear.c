@@ -77,7 +77,7 @@ pm_status pm_exec_reserve(struct pm_exec *e, const struct pm_desc *d, size_t m, 
     struct sizes have = { e->ld_embd, e->ld_qkv, e->ld_att, e->ld_ff, e->ld_first, e->ld_rot, e->n_rope, e->worker_bytes, e->pack_size };
     if (m <= e->m_cap && memcmp(&s, &have, sizeof s) == 0) return PM_OK;
     size_t bytes, threads = (size_t)pm_pool_threads(e->pool);
-    if (!pm_size_mul(m, token_bytes(&s), &bytes) || !pm_size_add(bytes, fixed_bytes(&s, (int)threads), &bytes)) return pm_fail(err, PM_ERR_LIMIT, "scratch for %zu tokens does not fit into memory addresses", m);
+    if (!pm_size_mul(m, token_bytes(&s), &bytes) || !pm_size_add(bytes, fixed_bytes(&s, (int)threads), &bytes)) return pm_fail(err, PM_ERR_MEMORY, "scratch for %zu tokens does not fit into memory addresses", m);
     pm_arena_free(&e->arena);
     e->m_cap = 0;
     pm_status st = pm_arena_init(&e->arena, bytes, err);

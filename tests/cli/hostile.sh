@@ -85,14 +85,30 @@ fi
 mkfifo "$T/pipe"
 for c in "run $T/pipe hi" "inspect $T/pipe" "tokenize $T/pipe --text a" "convert $T/pipe -o $T/x.pumice"; do
     # shellcheck disable=SC2086
-    fails 1 "$T/pipe is not a regular file" $c      # and nobody waits for a writer
+    fails 3 "$T/pipe is not a regular file" $c      # and nobody waits for a writer
 done
-fails 1 "/dev/zero is not a regular file" convert /dev/zero -o "$T/x.pumice"
+fails 3 "/dev/zero is not a regular file" convert /dev/zero -o "$T/x.pumice"
+fails 3 "/dev/null is not a regular file" run /dev/null hi
+fails 3 "/dev/null is not a regular file" convert "$T/ck" -o "$T/x.pumice" --calibrate /dev/null
 rm "$T/ck/config.json"
 mkfifo "$T/ck/config.json"
-fails 1 "config.json is not a regular file" convert "$T/ck" -o "$T/x.pumice"
+fails 3 "config.json is not a regular file" convert "$T/ck" -o "$T/x.pumice"
 rm "$T/ck/config.json"
 "$CHECKPOINT" "$T/ck"
+
+# ---- a file for which there are no memory addresses
+
+truncate -s 8G "$T/huge.pumice"
+if (ulimit -v 4000000; "$PUMICE" --version >/dev/null 2>&1); then       # not where a sanitizer needs more
+    for c in "inspect $T/huge.pumice" "convert $T/huge.pumice -o $T/x.pumice"; do
+        cmd="pumice $c with 4 GB of addresses"
+        rc=0
+        # shellcheck disable=SC2086
+        (ulimit -v 4000000; exec "$PUMICE" $c >"$T/out" 2>"$T/err" </dev/null) || rc=$?
+        rc 4; no_out; err "pumice: cannot map $T/huge.pumice: Cannot allocate memory"
+    done
+fi
+rm "$T/huge.pumice"
 
 # ---- checkpoints that lie, as a user meets them
 
@@ -102,14 +118,15 @@ lie() {        # SED-SCRIPT CODE ERR-PART: config.json changed
     fails "$2" "$3" convert "$T/ck" -o "$T/x.pumice"
     gone "$T/x.pumice"; alone "$T/x.pumice"
 }
-lie 's/"hidden_size": 32/"hidden_size": 0/' 4 'pumice: config.json: field "hidden_size" is 0; it must be from 1 to 32768'
+lie 's/"hidden_size": 32/"hidden_size": 0/' 3 'pumice: config.json: field "hidden_size" is 0; it must be from 1 to 32768'
 lie 's/"hidden_size": 32/"hidden_size": 1e999/' 3 'config.json is not valid JSON: real number overflow'
 lie 's/"hidden_size": 32/"hidden_size": "32"/' 3 'config.json: field "hidden_size" must be a whole number'
 lie 's/"hidden_size": 32/"hidden_size": 64/' 3 'has shape [1, 32]; hidden_size say [1, 64]'
 lie 's/"num_hidden_layers": 1/"num_hidden_layers": 2/' 3 'tensor "model.layers.1.input_layernorm.weight" is missing'
 lie 's/"vocab_size": 260/"vocab_size": 259/' 3 'vocab_size and hidden_size say [259, 32]'
-lie 's/"eos_token_id": 259/"eos_token_id": 260/' 4 'config.json: field "eos_token_id" has 260; ids are from 0 to 259'
-lie 's/"rms_norm_eps": 1e-6/"rms_norm_eps": -1/' 4 'field "rms_norm_eps" is -1'
+lie 's/"hidden_size": 32/"hidden_size": -96/' 3 'field "hidden_size" is -96; it must be from 1 to 32768'
+lie 's/"eos_token_id": 259/"eos_token_id": 260/' 3 'config.json: field "eos_token_id" has 260; ids are from 0 to 259'
+lie 's/"rms_norm_eps": 1e-6/"rms_norm_eps": -1/' 3 'field "rms_norm_eps" is -1'
 lie 's/"hidden_size": 32/"hidden_size": 32, "hidden_size": 32/' 3 'duplicate object key'
 "$CHECKPOINT" "$T/ck"
 for f in model.safetensors config.json; do      # a slip of the hand does not cost the checkpoint

@@ -496,13 +496,13 @@ static void test_not_files(void **state)
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
         unlink(path);
         assert_int_equal(mkfifo(path, 0644), 0);
-        refused(names[i], "f16", PM_ERR_IO, "is not a regular file");
+        refused(names[i], "f16", PM_ERR_FORMAT, "is not a regular file");
         unlink(path);
         assert_int_equal(mkdir(path, 0755), 0);
-        refused(names[i], "f16", PM_ERR_IO, "is a folder, not a file");
+        refused(names[i], "f16", PM_ERR_FORMAT, "is a folder, not a file");
         rmdir(path);
         assert_int_equal(symlink("/dev/zero", path), 0);
-        refused(names[i], "f16", PM_ERR_IO, "is not a regular file");
+        refused(names[i], "f16", PM_ERR_FORMAT, "is not a regular file");
         unlink(path);
         assert_int_equal(symlink(names[i], path), 0);
         refused(names[i], "f16", PM_ERR_IO, "Too many levels of symbolic links");
@@ -511,7 +511,7 @@ static void test_not_files(void **state)
     pm_error err = { 0 };
     snprintf(path, sizeof path, "%s/pipe", dir);
     assert_int_equal(mkfifo(path, 0644), 0);
-    assert_int_equal(pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err), PM_ERR_IO);
+    assert_int_equal(pm_convert(&(pm_convert_params){ .source = path, .output = out, .quality = PM_QUALITY_FAST, .n_threads = 1 }, &err), PM_ERR_FORMAT);
     unlink(path);
 }
 

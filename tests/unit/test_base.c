@@ -128,7 +128,7 @@ static void test_sizes_and_buf(void **state)
     assert_false(pm_size_mul(SIZE_MAX / 2, 3, &r));
     assert_true(pm_size_mul(6, 7, &r) && r == 42);
     assert_null(pm_calloc(SIZE_MAX / 4, 8, &err));
-    assert_int_equal(err.code, PM_ERR_LIMIT);
+    assert_int_equal(err.code, PM_ERR_MEMORY);
     struct pm_buf b = { .max = 10 };
     err = (pm_error){ 0 };
     assert_int_equal(pm_buf_puts(&b, "0123456789", &err), PM_OK);
