@@ -159,8 +159,39 @@ static int set_number(const struct command *c, const struct arg *a, const char *
     return -1;
 }
 
+/* The names that a value of this type may be; a tier may be one that this machine lacks. Returns their number, at most max. */
+static size_t names_of(enum arg_type type, const char **names, size_t max)
+{
+    static const char *const kv[] = { "f16", "f32", "int8" }, *const tiers[] = { "scalar", "avx2", "avxvnni", "avx512vnni", "neon", "dotprod" };
+    if (type == ARG_DTYPE) {
+        size_t n = pm_dtype_list(names, max);
+        return n < max ? n : max;
+    }
+    const char *const *from = type == ARG_KV_TYPE ? kv : tiers;
+    size_t n = type == ARG_KV_TYPE ? sizeof kv / sizeof *kv : sizeof tiers / sizeof *tiers;
+    for (size_t i = 0; i < n; i++) names[i] = from[i];
+    return n;
+}
+
+static int set_name(const struct command *c, const struct arg *a, const char *value)
+{
+    const char *names[32];
+    char all[320] = "";
+    size_t n = names_of(a->type, names, sizeof names / sizeof *names), at = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            *(const char **)a->out = value;
+            return -1;
+        }
+        at += (size_t)snprintf(all + at, sizeof all - at, "%s%s", i == 0 ? "" : i + 1 < n ? ", " : " or ", names[i]);
+        if (at >= sizeof all) at = sizeof all - 1;
+    }
+    return args_usage(c, "%s must be %s, not \"%s\"", a->name, all, value);
+}
+
 static int set(const struct command *c, const struct arg *a, const char *value)
 {
+    if (a->type >= ARG_DTYPE) return set_name(c, a, value);
     if (a->type == ARG_TEXT) {
         *(const char **)a->out = value;
         return -1;

@@ -7,7 +7,7 @@
 
 #include "pumice.h"
 
-enum arg_type { ARG_FLAG, ARG_INT, ARG_REAL, ARG_TEXT, ARG_LIST };
+enum arg_type { ARG_FLAG, ARG_INT, ARG_REAL, ARG_TEXT, ARG_LIST, ARG_DTYPE, ARG_KV_TYPE, ARG_TIER };     /* the last three: texts, one of the names that there are */
 
 #define ARG_LIST_MAX 64
 struct arg_list { const char *v[ARG_LIST_MAX]; size_t n; };
@@ -50,10 +50,10 @@ struct run_options {
     const char *isa, *kv;
 };
 #define ARG_THREADS(o) { "--threads", ARG_INT, &(o).threads, 1, PM_MAX_THREADS, "N", "threads (default: the CPUs this process may use)" }
-#define ARG_ISA(o) { "--isa", ARG_TEXT, &(o).isa, 0, 0, "NAME", "kernel tier: scalar, avx2, avxvnni, avx512vnni, neon or dotprod (default: the best here); results do not depend on it" }
+#define ARG_ISA(o) { "--isa", ARG_TIER, &(o).isa, 0, 0, "NAME", "kernel tier: scalar, avx2, avxvnni, avx512vnni, neon or dotprod (default: the best here); results do not depend on it" }
 #define ARG_CTX(o) { "--ctx", ARG_INT, &(o).ctx, 1, 1 << 24, "N", "tokens of context (default: the smaller of 4096 and what the model was trained for)" }
 #define ARG_CHUNK(o) { "--chunk", ARG_INT, &(o).chunk, 1, 65536, "N", "prefill in chunks of N tokens (default 512); results do not depend on it" }
-#define ARG_KV(o) { "--kv", ARG_TEXT, &(o).kv, 0, 0, "TYPE", "KV cache: f16 (default), f32 or int8" }
+#define ARG_KV(o) { "--kv", ARG_KV_TYPE, &(o).kv, 0, 0, "TYPE", "KV cache: f16 (default), f32 or int8" }
 #define ARG_END { NULL, ARG_FLAG, NULL, 0, 0, NULL, NULL }
 
 extern const struct command cmd_run, cmd_chat, cmd_tokenize, cmd_template, cmd_logits, cmd_eval, cmd_bench, cmd_synth, cmd_inspect, cmd_convert;

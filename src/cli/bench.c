@@ -55,9 +55,8 @@ static int32_t likeliest(const float *l, size_t n)
 static double cache_read(const struct opened *o, const struct bench_plan *p)
 {
     pm_memory_plan m;
-    pm_kv_type kv;
     int64_t n = p->n_prompt + p->n_new / 2;
-    if (parse_kv(p->r.kv, &kv) >= 0 || pm_memory_plan_get(o->model, (uint32_t)n, kv, &m, NULL)) return 0;
+    if (pm_memory_plan_get(o->model, (uint32_t)n, kv_type(&p->r), &m, NULL)) return 0;
     double all = (double)m.kv_per_token * (double)n;
     return all > 0 && all < (double)m.kv ? all : (double)m.kv;      /* a window, or a state */
 }
@@ -81,10 +80,9 @@ struct batch {
 
 static pm_status batch_open(struct batch *b, const struct opened *o, const struct run_options *r, pm_error *err)
 {
-    pm_session_params p = { .n_ctx = (uint32_t)r->ctx, .n_chunk = (uint32_t)r->chunk };
+    pm_session_params p = { .n_ctx = (uint32_t)r->ctx, .n_chunk = (uint32_t)r->chunk, .kv = kv_type(r) };
     pm_status st = PM_OK;
     b->session[0] = o->session;
-    if (parse_kv(r->kv, &p.kv) >= 0) return PM_ERR_ARGUMENT;    /* not reached: open_session said it */
     for (size_t i = 1; i < b->n && !st; i++) st = pm_session_create(o->engine, o->model, &p, &b->session[i], err);
     return st;
 }
@@ -366,7 +364,6 @@ static int bench(int argc, char **argv)
     struct bench_plan p = { .n_prompt = 128, .n_new = 64, .repeats = 5, .batch = 1, .name_width = 18 };
     struct bench_all_options o = { 0 };
     bool all = false;
-    pm_kv_type kv;
     const struct arg table[] = {
         { "-p", ARG_INT, &p.n_prompt, 1, 1 << 22, "N", "prompt tokens (default 128)" },
         { "-n", ARG_INT, &p.n_new, 1, 1 << 22, "N", "new tokens (default 64)" },
@@ -377,7 +374,7 @@ static int bench(int argc, char **argv)
         { "--json", ARG_FLAG, &p.json, 0, 0, NULL, "print a JSON array" },
         { "--markdown", ARG_FLAG, &p.markdown, 0, 0, NULL, "print a Markdown table" },
         { "--all", ARG_FLAG, &all, 0, 0, NULL, "the whole table of RKLLM's benchmark page, from files with random weights made on the fly, beside its own figures; or the NAMEs that synth knows" },
-        { "--dtype", ARG_TEXT, &o.dtype, 0, 0, "TYPE", "with --all: this dtype only (default: those of the page)" },
+        { "--dtype", ARG_DTYPE, &o.dtype, 0, 0, "TYPE", "with --all: this dtype only (default: those of the page)" },
         { "--head", ARG_TEXT, &o.head, 0, 0, "TYPE", "with --all: the output head: same (default), as the body, which is what RKLLM does; or w8" },
         { "--dir", ARG_TEXT, &o.dir, 0, 0, "DIR", "with --all: make the files here (default: a new folder in TMPDIR or /tmp); one that is there is used" },
         { "--keep", ARG_FLAG, &o.keep, 0, 0, NULL, "with --all: keep the files (default: each is removed once it is measured)" },
@@ -392,7 +389,6 @@ static int bench(int argc, char **argv)
     if (!all && pos.n < 1) return args_usage(&cmd_bench, "give at least one .pumice file, or --all");
     if (p.json && p.markdown) return args_usage(&cmd_bench, "--json and --markdown exclude each other");
     if (o.head && strcmp(o.head, "same") != 0 && strcmp(o.head, "w8") != 0) return args_usage(&cmd_bench, "--head must be w8 or same, not \"%s\"", o.head);
-    if ((rc = parse_kv(p.r.kv, &kv)) >= 0) return rc;
     if (all) return bench_all(&pos, &p, &o);
     return (rc = open_names(&pos, &p)) >= 0 ? rc : measure_files(&pos, &p);
 }

@@ -85,25 +85,16 @@ int open_engine(struct opened *o, const struct run_options *r)
     return pm_engine_create(&p, &o->engine, &err) ? report(&err) : -1;
 }
 
-int parse_kv(const char *text, pm_kv_type *out)
+pm_kv_type kv_type(const struct run_options *r)
 {
-    static const char *const names[] = { "f16", "f32", "int8" };
-    *out = PM_KV_F16;
-    if (!text) return -1;
-    for (int i = 0; i < 3; i++)
-        if (strcmp(text, names[i]) == 0) {
-            *out = (pm_kv_type)i;
-            return -1;
-        }
-    return complain(EXIT_USAGE, "--kv must be f16, f32 or int8, not \"%s\"", text);
+    return !r->kv || strcmp(r->kv, "f16") == 0 ? PM_KV_F16 : strcmp(r->kv, "f32") == 0 ? PM_KV_F32 : PM_KV_INT8;
 }
 
 int open_session(struct opened *o, const struct run_options *r)
 {
     pm_error err = { 0 };
-    pm_session_params p = { .n_ctx = (uint32_t)r->ctx, .n_chunk = (uint32_t)r->chunk };
-    int rc = parse_kv(r->kv, &p.kv);
-    if (rc >= 0) return rc;
+    pm_session_params p = { .n_ctx = (uint32_t)r->ctx, .n_chunk = (uint32_t)r->chunk, .kv = kv_type(r) };
+    int rc;
     if (!o->engine && (rc = open_engine(o, r)) >= 0) return rc;
     return pm_session_create(o->engine, o->model, &p, &o->session, &err) ? report(&err) : -1;
 }

@@ -18,7 +18,7 @@ int open_model(struct opened *o, const char *path);
 int open_engine(struct opened *o, const struct run_options *r);
 int open_session(struct opened *o, const struct run_options *r);
 void close_all(struct opened *o);
-int parse_kv(const char *text, pm_kv_type *out);    /* -1 or an exit code */
+pm_kv_type kv_type(const struct run_options *r);
 
 /* A whole file ("-" is stdin), NUL-terminated, owned. NULL after reporting; *code is the exit code. */
 char *read_file(const char *path, size_t *len, int *code);

@@ -33,7 +33,7 @@ for t in f16 w8a8 w4a16_g32; do
     for kv in f16 f32 int8; do
         run logits "$T/$t.pumice" --ids "$ids" --hash --kv $kv; rc 0; hash=$(cat "$T/out")
         echo "$hash" >>"$T/hashes"
-        for isa in $("$PUMICE" run "$m" hi --isa none 2>&1 | sed 's/.*available are //; s/,//g'); do
+        for isa in $("$PUMICE" run "$m" hi --isa $foreign 2>&1 | sed 's/.*available are //; s/,//g'); do
             run logits "$T/$t.pumice" --ids "$ids" --hash --kv $kv --isa "$isa" --chunk 5; rc 0; out "$hash"
         done
     done

@@ -127,7 +127,6 @@ cp "$T/w8a8.pumice" "$T/kept/tiny-w8a8_g256.pumice"
 run bench --all tiny --dtype w8a8_g256 --dir "$T/kept" -p 16 -n 4 -r 1; rc 0; out_has "tiny               w8a8   "; same "$T/kept/tiny-w8a8_g256.pumice" "$T/w8a8.pumice"
 is "$(ls "$T/kept" | tr '\n' ' ')" "tiny-w4a16.pumice tiny-w4a16_g32.pumice tiny-w8a8_g256.pumice "
 fails 2 'no model is called "frob"' bench --all frob
-fails 2 'dtype "q4" is not known' bench --all tiny --dtype q4
 fails 2 "--dtype goes with --all" bench "$T/w8a8.pumice" --dtype w8a8
 fails 2 "--keep goes with --all" bench "$T/w8a8.pumice" --keep
 fails 2 '--head must be w8 or same, not "f16"' bench --all tiny --head f16

@@ -61,10 +61,19 @@ fails 2 "--stop is given more than 64 times" run "$m" hi $(for i in 1 2 3 4 5 6 
 
 # Names.
 fails 2 '--kv must be f16, f32 or int8, not "f8"' run "$m" hi --kv f8
+err 'pumice run: --kv must be f16, f32 or int8, not "f8"
+Try "pumice run --help".'
 fails 2 '--kv must be f16, f32 or int8, not "f8"' bench "$m" --kv f8
-fails 3 'kernel tier "mmx" is not available here; available are scalar' run "$m" hi --isa mmx
+fails 2 'pumice run: --isa must be scalar, avx2, avxvnni, avx512vnni, neon or dotprod, not "mmx"' run "$m" hi --isa mmx
+fails 2 'Try "pumice inspect --help".' inspect "$m" --isa mmx
+fails 3 "kernel tier \"$foreign\" is not available here; available are scalar" run "$m" hi --isa $foreign
 fails 2 '--rotate must be auto, on or off, not "yes"' synth tiny -o "$T/x" --rotate yes
 fails 2 '--head must be w8 or same, not "f16"' synth tiny -o "$T/x" --head f16
+
+for c in "convert $T -o $T/x" "synth tiny -o $T/x" "bench --all"; do
+    # shellcheck disable=SC2086
+    fails 2 ": --dtype must be f16, bf16, w8a8, w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128, not \"q4\"" $c --dtype q4
+done
 
 # Missing and surplus arguments.
 fails 2 "give a .pumice file and a prompt" run "$m"
