@@ -11,7 +11,7 @@ static pm_sampling_params to_params(const struct sampling_args *s)
 {
     return (pm_sampling_params){ .temperature = (float)s->temp, .top_k = (int32_t)s->top_k, .top_p = (float)s->top_p, .min_p = (float)s->min_p, .repeat_penalty = (float)s->repeat,
                                  .frequency_penalty = (float)s->frequency, .presence_penalty = (float)s->presence, .penalty_last_n = (int32_t)s->last_n,
-                                 .mirostat = (int32_t)s->mirostat, .mirostat_tau = (float)s->tau, .mirostat_eta = (float)s->eta, .seed = (uint64_t)s->seed };
+                                 .mirostat = (int32_t)s->mirostat, .mirostat_tau = (float)s->tau, .mirostat_eta = (float)s->eta, .seed = s->seed };
 }
 
 /* For pm_token_fn: shows and keeps a piece. Stops the generation when nobody can read it any more. */
@@ -104,4 +104,10 @@ int needs_template(const struct opened *o)
 {
     if (o->info.chat_template) return -1;
     return complain(EXIT_INPUT, "the model has no chat template: it cannot answer; \"pumice run --raw\" lets it continue a text");
+}
+
+void warn_long_context(const struct opened *o)
+{
+    uint32_t n = pm_session_context(o->session), most = o->info.n_ctx_max;
+    if (n > most) complain(EXIT_OK, "--ctx %u is more than the %u tokens that the model was trained for: beyond them it may write nonsense", n, most);
 }

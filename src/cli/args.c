@@ -7,6 +7,7 @@
 #include "cli/args.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,6 +160,17 @@ static int set_number(const struct command *c, const struct arg *a, const char *
     return -1;
 }
 
+static int set_seed(const struct command *c, const struct arg *a, const char *value)
+{
+    char *end;
+    errno = 0;
+    uint64_t seed = *value == '-' ? (uint64_t)strtoll(value, &end, 10) : strtoull(value, &end, 10);
+    if (!*value || *end || strchr(" \t\n\v\f\r+", *value)) return args_usage(c, "%s needs a whole number, not \"%s\"", a->name, value);
+    if (errno == ERANGE) return args_usage(c, "%s must be from %lld to %llu, not %s", a->name, LLONG_MIN, ULLONG_MAX, value);
+    *(uint64_t *)a->out = seed;
+    return -1;
+}
+
 /* The names that a value of this type may be; a tier may be one that this machine lacks. Returns their number, at most max. */
 static size_t names_of(enum arg_type type, const char **names, size_t max)
 {
@@ -198,11 +210,12 @@ static int set(const struct command *c, const struct arg *a, const char *value)
     }
     if (a->type == ARG_LIST) {
         struct arg_list *l = a->out;
+        if (!*value) return args_usage(c, "%s needs a text that is not empty", a->name);
         if (l->n == ARG_LIST_MAX) return args_usage(c, "%s is given more than %d times", a->name, ARG_LIST_MAX);
         l->v[l->n++] = value;
         return -1;
     }
-    return set_number(c, a, value);
+    return a->type == ARG_SEED ? set_seed(c, a, value) : set_number(c, a, value);
 }
 
 int args_parse(const struct command *c, const struct arg *table, int argc, char **argv, struct positional *pos)

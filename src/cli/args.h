@@ -7,7 +7,8 @@
 
 #include "pumice.h"
 
-enum arg_type { ARG_FLAG, ARG_INT, ARG_REAL, ARG_TEXT, ARG_LIST, ARG_DTYPE, ARG_KV_TYPE, ARG_TIER };     /* the last three: texts, one of the names that there are */
+/* SEED: -2^63 to 2^64 - 1, where -1 and 2^64 - 1 are the same. LIST: texts that are not empty. DTYPE, KV_TYPE, TIER: texts, one of the names that there are. */
+enum arg_type { ARG_FLAG, ARG_INT, ARG_REAL, ARG_SEED, ARG_TEXT, ARG_LIST, ARG_DTYPE, ARG_KV_TYPE, ARG_TIER };
 
 #define ARG_LIST_MAX 64
 struct arg_list { const char *v[ARG_LIST_MAX]; size_t n; };
@@ -15,7 +16,7 @@ struct arg_list { const char *v[ARG_LIST_MAX]; size_t n; };
 struct arg {
     const char *name;           /* "--threads", or "-n" */
     enum arg_type type;
-    void *out;                  /* bool, int64_t, double, const char *, struct arg_list */
+    void *out;                  /* bool, int64_t, double, uint64_t (SEED), const char *, struct arg_list */
     double min, max;            /* INT, REAL; both 0 = no check */
     const char *meta, *help;
 };

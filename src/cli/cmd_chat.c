@@ -227,6 +227,7 @@ static int chat(int argc, char **argv)
         goto done;
     }
     if ((rc = open_model(&c.o, pos.v[0])) >= 0 || (rc = needs_template(&c.o)) >= 0 || (rc = open_session(&c.o, &r)) >= 0) goto done;
+    warn_long_context(&c.o);
     if (system && (rc = append_message(c.messages, "system", system, strlen(system))) >= 0) goto done;
     if (isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)) printf("%s, %s. /help lists the commands, Ctrl-D leaves.\n", clean(c.o.info.name, name, sizeof name), c.o.info.dtype);
     rc = talk(&c);

@@ -112,13 +112,12 @@ static int synth(int argc, char **argv)
     pm_synth_params p = { .on_progress = progress_bar };
     struct positional pos = { 0 };
     const char *rotate = NULL, *head = NULL;
-    int64_t seed = 0;
     const struct arg table[] = {
         { "--dtype", ARG_DTYPE, &p.dtype, 0, 0, "TYPE", "as for convert (default w8a8)" },
         { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
         { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "auto (default: on for integer dtypes), on or off" },
         { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "the output head: w8 (default) or same, as the body" },
-        { "--seed", ARG_INT, &seed, 0, 0, "N", "of the random weights (default 0)" },
+        { "--seed", ARG_SEED, &p.seed, 0, 0, "N", "of the random weights (default 0)" },
         ARG_END,
     };
     int rc = args_parse(&cmd_synth, table, argc, argv, &pos);
@@ -127,7 +126,6 @@ static int synth(int argc, char **argv)
     if (!p.output) return args_usage(&cmd_synth, "-o FILE is missing");
     if ((rc = parse_rotate(&cmd_synth, rotate, &p.rotate)) >= 0 || (rc = parse_head(&cmd_synth, head, &p.head)) >= 0) return rc;
     p.model = pos.v[0];
-    p.seed = (uint64_t)seed;
     pm_error err = { 0 };
     double start = now_seconds();
     catch_interrupt(NULL);

@@ -77,6 +77,7 @@ static int run(int argc, char **argv)
         q.prompt = owned;
     }
     if ((rc = open_session(&o, &r)) >= 0) goto done;
+    if (!json) warn_long_context(&o);
     if (!(ids = to_ids(&o, &q, &n, &rc))) goto done;
     rc = answer_ids(&o, ids, n, &s, &stop, max, &a, &t);
     bool answered = rc == EXIT_OK || t.reason == PM_STOP_ABORT;

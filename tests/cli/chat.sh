@@ -100,7 +100,7 @@ rc 1; err_has "cannot write the output"
 in=/dev/null
 fails 3 "not valid UTF-8" chat "$story" --system "$(printf 'a\377')"
 
-printf 'send Tell me more\\n\nsome 50\nsignal 2\nexpect [stopped]\nexit 130\n' >"$T/int.steps"
+printf 'expect nonsense\nsend Tell me more\\n\nsome 50\nsignal 2\nexpect [stopped]\nexit 130\n' >"$T/int.steps"
 drive -p int chat "$m" --ctx 200000
 printf 'send Hi\\n\nsome 20\neof\nexit 0\n' >"$T/eof.steps"
 drive -p eof chat "$m" -n 60

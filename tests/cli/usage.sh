@@ -45,7 +45,12 @@ fails 2 "--temp must be from 0 to 100, not inf" run "$m" hi --temp inf
 fails 2 "--temp must be from 0 to 100, not nan" run "$m" hi --temp nan
 fails 2 "--temp must be from 0 to 100, not -1" run "$m" hi --temp=-1
 fails 2 "--top-p must be from 0 to 1, not 1.5" run "$m" hi --top-p 1.5
-fails 2 "--seed is too large: 99999999999999999999" run "$m" hi --seed 99999999999999999999
+fails 2 "--seed must be from -9223372036854775808 to 18446744073709551615, not 18446744073709551616" run "$m" hi --seed 18446744073709551616
+fails 2 "--seed must be from -9223372036854775808 to 18446744073709551615, not -9223372036854775809" synth tiny -o "$T/x" --seed -9223372036854775809
+for seed in "" x 1x " 1" +1 -; do fails 2 "--seed needs a whole number, not \"$seed\"" run "$m" hi --seed "$seed"; done
+fails 2 "--repeat-penalty must be from 0.01 to 100, not 0" run "$m" hi --repeat-penalty 0
+fails 2 "--stop needs a text that is not empty" run "$m" hi --stop ""
+fails 2 "--stop needs a text that is not empty" chat "$m" --stop a --stop=
 fails 2 "--threads must be from 1 to 64, not 0" run "$m" hi --threads 0
 fails 2 "--threads must be from 1 to 64, not 65" logits "$m" --ids 1 --hash --threads 65
 fails 2 "--ctx must be from 1 to 16777216, not 0" run "$m" hi --ctx 0
