@@ -100,7 +100,7 @@ pm_status pm_template_render(const pm_model *m, const pm_template_params *params
     *text = NULL;
     *len = 0;
     const char *source = params->source ? params->source : m ? m->chat_template : NULL;
-    if (!source) return pm_fail(err, PM_ERR_MISSING, "the model has no chat template: give one, or use the text as it is (--raw)");
+    if (!source) return pm_fail(err, PM_ERR_MISSING, "the model has no chat template, and none was given");
     char *bos = content_of(m, m ? m->desc.bos_id : -1, err), *eos = content_of(m, m && m->desc.n_eos ? m->desc.eos_id[0] : -1, err);
     pm_status st = pm_chat_render(source, params->source ? strlen(source) : m->chat_template_len, bos, eos, params, text, len, err);
     free(bos);

@@ -153,7 +153,7 @@ static int template(int argc, char **argv)
     size_t len;
     pm_error err = { 0 };
     if ((rc = open_model(&o, pos.v[0])) >= 0) return rc;
-    rc = -1;
+    rc = source || o.info.chat_template ? -1 : complain(EXIT_INPUT, "the model has no chat template; give one with --template X.jinja");
     for (int i = 0; i < 4 && rc < 0; i++)
         if (files[i]) {
             int code;

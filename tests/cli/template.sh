@@ -22,6 +22,11 @@ run template "$story" --messages "$T/m.json" --template "$T/t.jinja" --tools "$T
 rc 0; out 'True True say "hi" \ there 2 deep True 1 2 2026-01-02 03:04:05'; no_err
 run template "$story" --messages "$T/m.json" --template "$T/t.jinja" --now 2024-02-29T00:00:00 --set c=0x --set d=[1,2] --set e={}; rc 0; out_has "2024-02-29 00:00:00"; out_has " 0x 2 "
 
+# A model without a template takes one.
+"$CHECKPOINT" "$T/ck" && rm "$T/ck/tokenizer_config.json" && "$PUMICE" convert "$T/ck" -o "$T/plain.pumice" --vocab-only 2>/dev/null
+fails 3 "the model has no chat template; give one with --template X.jinja" template "$T/plain.pumice" --messages "$T/m.json"
+run template "$T/plain.pumice" --messages "$T/m.json" --template "$T/t.jinja" --set d=[1,2] --set e={}; rc 0; out_has " False "
+
 # What is wrong is said, and nothing is printed.
 fails 3 "cannot open $T/none: No such file" template "$story" --messages "$T/none"
 fails 3 "cannot open $T/none: No such file" template "$story" --messages "$T/m.json" --tools "$T/none"
