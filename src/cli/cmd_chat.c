@@ -32,7 +32,13 @@ struct chat {
     struct line_reader *lines;
 };
 
-/* A question, over several lines where they end in a backslash. */
+/* A remark of the program's own, which is no answer. */
+static void say(const char *text)
+{
+    fprintf(stderr, "[%s]\n", text);
+}
+
+/* A question, over several lines where they end in a backslash; all of them together may be as long as one. */
 static enum line_end read_question(struct chat *c, char **out, size_t *len)
 {
     enum line_end end = line_read(c->lines, "> ", out, len);
@@ -44,6 +50,7 @@ static enum line_end read_question(struct chat *c, char **out, size_t *len)
             end = LINE_READ;
             break;
         }
+        if (end == LINE_READ && *len + n > LINE_MAX_BYTES) end = LINE_TOO_LONG;
         char *both = end == LINE_READ ? realloc(*out, *len + n + 1) : NULL;
         if (both) {
             both[*len - 1] = '\n';
@@ -80,7 +87,7 @@ static int ask(struct chat *c)
         int32_t *ids = chat_ids(&c->o, c->messages, &n, &code);
         if (!ids) return code;
         if (n + 16 > pm_session_context(c->o.session) && json_array_size(c->messages) > first_turn(c) + 2) {
-            fputs("[the context is full: the oldest turn is forgotten]\n", stderr);
+            say("the context is full: the oldest turn is forgotten");
             json_array_remove(c->messages, first_turn(c));
             json_array_remove(c->messages, first_turn(c));
             pm_free(ids);
@@ -92,8 +99,10 @@ static int ask(struct chat *c)
         pm_free(ids);
         if (rc == EXIT_OK || a.len) putchar('\n');
         fflush(stdout);
-        if (stopped) fputs("[stopped]\n", stderr);
-        else if (rc == EXIT_OK && c->last.reason == PM_STOP_CONTEXT) fputs("[the context is full; /reset, or a larger --ctx]\n", stderr);
+        if (stopped) say("stopped");
+        else if (rc == EXIT_OK && c->last.reason == PM_STOP_CONTEXT)
+            fprintf(stderr, "[the context of %u tokens is full, and the answer ends here; the next question forgets the oldest turn where it needs the room; a larger --ctx holds more]\n",
+                    pm_session_context(c->o.session));
         if (rc == EXIT_OK || (stopped && a.len)) append_message(c->messages, "assistant", a.text ? a.text : "", a.len);
         else forget(c, json_array_size(c->messages) - 1);
         free(a.text);
@@ -118,8 +127,12 @@ static void save(const struct chat *c, const char *path)
 static void load(struct chat *c, const char *path)
 {
     json_error_t je;
-    json_t *j = json_load_file(path, JSON_ALLOW_NUL, &je), *m;
-    size_t i;
+    size_t i, len;
+    int code;
+    char *text = read_text(path, &len, &code);
+    if (!text) return;
+    json_t *j = json_loadb(text, len, JSON_ALLOW_NUL, &je), *m;
+    free(text);
     bool good = json_is_array(j);
     json_array_foreach(j, i, m) good = good && json_is_string(json_object_get(m, "role")) && json_is_string(json_object_get(m, "content"));
     if (!good) {
@@ -136,7 +149,7 @@ static void set_temperature(struct chat *c, const char *text)
 {
     char *end;
     double t = strtod(text, &end);
-    if (!*text || *end || !(t >= 0 && t <= 100)) fputs("[/temp needs a number from 0 to 100]\n", stderr);
+    if (!*text || *end || !(t >= 0 && t <= 100)) say("/temp needs a number from 0 to 100");
     else c->s.temp = t;
 }
 
@@ -152,13 +165,13 @@ static void command_with_text(struct chat *c, const char *line)
 {
     const char *arg;
     if ((arg = argument(line, "/system"))) {
-        forget(c, 0);
-        if (*arg) append_message(c->messages, "system", arg, strlen(arg));
+        if (!*arg) say("/system needs a text: it sets the system message and starts anew");
+        else if (append_message(c->messages, "system", arg, strlen(arg)) < 0)
+            while (json_array_size(c->messages) > 1) json_array_remove(c->messages, 0);
     } else if ((arg = argument(line, "/temp"))) set_temperature(c, arg);
-    else if ((arg = argument(line, "/save")) && *arg) save(c, arg);
-    else if ((arg = argument(line, "/load")) && *arg) load(c, arg);
-    else if (arg) fputs("[which file?]\n", stderr);
-    else fputs("[unknown command; /help lists them]\n", stderr);
+    else if ((arg = argument(line, "/save"))) *arg ? save(c, arg) : say("/save needs the name of a file");
+    else if ((arg = argument(line, "/load"))) *arg ? load(c, arg) : say("/load needs the name of a file");
+    else say("unknown command; /help lists them");
 }
 
 /* Returns false when the chat ends. */
@@ -169,6 +182,7 @@ static bool command(struct chat *c, char *line)
     if (strcmp(line, "/quit") == 0 || strcmp(line, "/exit") == 0) return false;
     if (strcmp(line, "/help") == 0) fputs(chat_help, stdout);
     else if (strcmp(line, "/reset") == 0) forget(c, first_turn(c));
+    else if (strcmp(line, "/undo") == 0 && !turns) say("there is nothing to undo");
     else if (strcmp(line, "/undo") == 0) forget(c, first_turn(c) + (turns > 2 ? turns - 2 : 0));
     else if (strcmp(line, "/tokens") == 0) printf("%zu of %u tokens\n", pm_session_length(c->o.session), pm_session_context(c->o.session));
     else if (strcmp(line, "/stats") == 0) print_perf(&c->last);
@@ -189,11 +203,13 @@ static int talk(struct chat *c)
             return interrupt_code();
         }
         if (end == LINE_EOF) return rc;
+        if (end == LINE_TOO_LONG) return complain(EXIT_INPUT, "a line has more than %d MiB: that is no question, and the chat ends here", LINE_MAX_BYTES >> 20);
         bool go_on = true;
         if (*line == '/') go_on = command(c, line);
         else if (len) {
             rc = append_message(c->messages, "user", line + (*line == ' ' && line[1] == '/'), len - (*line == ' ' && line[1] == '/'));
             if (rc < 0) rc = ask(c);
+            else say("this question was not asked");
             if (rc == EXIT_INTERRUPT && isatty(STDIN_FILENO)) rc = EXIT_OK;
             if (rc > 128) go_on = false;     /* stopped by a signal */
         }

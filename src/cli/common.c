@@ -14,6 +14,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define MAX_TEXT (256 << 20)    /* bytes: beyond it there is no text, but an endless pipe */
+
 int exit_code(pm_status s)
 {
     switch (s) {
@@ -107,32 +109,41 @@ void close_all(struct opened *o)
     *o = (struct opened){ 0 };
 }
 
-char *read_file(const char *path, size_t *len, int *code)
+/* As read_file; where `text` is set, the first NUL ends it: /dev/zero and the like fail at once. */
+static char *read_all(const char *path, bool text, size_t *len, int *code)
 {
     FILE *f = strcmp(path, "-") == 0 ? stdin : fopen(path, "rb");
     char *data = NULL;
-    size_t cap = 0;
+    size_t cap = 0, n = 0;
     *len = 0;
     *code = EXIT_INPUT;
     if (!f) {
         complain(EXIT_INPUT, "cannot open %s: %s", path, strerror(errno));
         return NULL;
     }
-    for (;;) {
+    const char *name = f == stdin ? "standard input" : path;
+    do {
         if (*len + 65536 + 1 > cap) {
             char *p = realloc(data, cap = (cap ? cap * 2 : 1 << 17));
             if (!p) {
-                *code = complain(EXIT_SPACE, "%s is too large for memory", path);
+                *code = complain(EXIT_SPACE, "%s is too large for memory", name);
                 goto fail;
             }
             data = p;
         }
-        size_t n = fread(data + *len, 1, 65536, f);
-        *len += n;
-        if (n == 0) break;
-    }
+        n = fread(data + *len, 1, 65536, f);
+        const char *nul = text ? memchr(data + *len, 0, n) : NULL;
+        if (nul) {
+            complain(EXIT_INPUT, "%s holds a NUL at byte %zu: it is not a text file", name, (size_t)(nul - data));
+            goto fail;
+        }
+        if ((*len += n) > MAX_TEXT) {
+            complain(EXIT_INPUT, "%s has more than %d MiB, the most that is read as a text", name, MAX_TEXT >> 20);
+            goto fail;
+        }
+    } while (n);
     if (ferror(f)) {
-        complain(EXIT_INPUT, "cannot read %s: %s", f == stdin ? "standard input" : path, strerror(errno));
+        complain(EXIT_INPUT, "cannot read %s: %s", name, strerror(errno));
         goto fail;
     }
     if (f != stdin) fclose(f);
@@ -144,14 +155,14 @@ fail:
     return NULL;
 }
 
+char *read_file(const char *path, size_t *len, int *code)
+{
+    return read_all(path, false, len, code);
+}
+
 char *read_text(const char *path, size_t *len, int *code)
 {
-    char *text = read_file(path, len, code);
-    size_t n = text ? strlen(text) : 0;
-    if (!text || n == *len) return text;
-    *code = complain(EXIT_INPUT, "%s holds a NUL at byte %zu: it is not a text file", path, n);
-    free(text);
-    return NULL;
+    return read_all(path, true, len, code);
 }
 
 int32_t *parse_ids(const char *text, size_t *n, int *code)

@@ -20,7 +20,7 @@ int open_session(struct opened *o, const struct run_options *r);
 void close_all(struct opened *o);
 pm_kv_type kv_type(const struct run_options *r);
 
-/* A whole file ("-" is stdin), NUL-terminated, owned. NULL after reporting; *code is the exit code. */
+/* A whole file ("-" is stdin) of at most 256 MiB, NUL-terminated, owned. NULL after reporting; *code is the exit code. */
 char *read_file(const char *path, size_t *len, int *code);
 /* The same for a text that has no place for NUL bytes (JSON, a template, ids). */
 char *read_text(const char *path, size_t *len, int *code);

@@ -73,10 +73,16 @@ static int fetch(EditLine *e, wchar_t *out)
     el_get(e, EL_CLIENTDATA, &r);
     int n = next_byte(r, &c);
     if (n <= 0) return n;
-    int more = c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC0 ? 1 : 0;
+    int more = c >= 0xF5 ? 0 : c >= 0xF0 ? 3 : c >= 0xE0 ? 2 : c >= 0xC2 ? 1 : 0;
     uint32_t v = more == 3 ? c & 7u : more == 2 ? c & 15u : more == 1 ? c & 31u : c;
+    if (c >= 0x80 && !more) v = '?';
     for (int i = 0; i < more; i++) {
         if (next_byte(r, &c) != 1) return -1;
+        if ((c & 0xC0) != 0x80) {       /* the start of another character: it is not swallowed */
+            r->at--;
+            v = '?';
+            break;
+        }
         v = v << 6 | (c & 63u);
     }
     *out = (wchar_t)(v < 0x80 || (v > 0x9F && v < 0x110000 && (v < 0xD800 || v > 0xDFFF)) ? v : '?');
@@ -112,6 +118,7 @@ static enum line_end edit_line(struct line_reader *r, const char *prompt, char *
         putchar('\n');
         return interrupted() ? LINE_INTERRUPTED : LINE_EOF;
     }
+    if (n > LINE_MAX_BYTES) return LINE_TOO_LONG;
     if (n > 1) history(r->history, &ev, H_ENTER, line);
     *len = strcspn(line, "\n");
     *out = strndup(line, *len);
@@ -125,6 +132,11 @@ static enum line_end plain_line(struct line_reader *r, char **out, size_t *len)
     unsigned char c = 0;
     int got;
     while ((got = next_byte(r, &c)) == 1 && c != '\n') {
+        if (*len == LINE_MAX_BYTES) {
+            free(*out);
+            *out = NULL;
+            return LINE_TOO_LONG;
+        }
         if (*len + 2 > cap) {
             char *p = realloc(*out, cap = cap ? 2 * cap : 256);
             if (!p) break;

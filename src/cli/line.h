@@ -4,7 +4,8 @@
 
 #include <stddef.h>
 
-enum line_end { LINE_READ, LINE_EOF, LINE_INTERRUPTED };
+enum line_end { LINE_READ, LINE_EOF, LINE_INTERRUPTED, LINE_TOO_LONG };
+#define LINE_MAX_BYTES (1 << 20)      /* of a line; a longer one is LINE_TOO_LONG, and what is left of it was not read */
 
 struct line_reader;
 

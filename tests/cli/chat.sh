@@ -67,6 +67,8 @@ cat >"$T/q" <<Q
 /frob
 /save
 /load
+/undo
+/system
 /load $T/none
 /load $T/w8a8.pumice
 /temp warm
@@ -75,7 +77,8 @@ cat >"$T/q" <<Q
 /save $T/none/x
 Q
 run chat "$story"; rc 0
-for part in "[unknown command; /help lists them]" "[which file?]" "[$T/none: unable to open" "[$T/w8a8.pumice: " "[/temp needs a number from 0 to 100]" "cannot create $T/none/x"; do err_has "$part"; done
+for part in "[unknown command; /help lists them]" "[/save needs the name of a file]" "[/load needs the name of a file]" "[there is nothing to undo]" \
+    "[/system needs a text: it sets the system message and starts anew]" "pumice: cannot open $T/none: No such file" "pumice: $T/w8a8.pumice holds a NUL at byte" "[/temp needs a number from 0 to 100]" "cannot create $T/none/x"; do err_has "$part"; done
 is "$(grep -c 'needs a number' "$T/err")" 2
 for part in /system /reset /undo /save /load /temp /tokens /stats /help /quit Ctrl-C; do out_has "$part"; done
 echo '[{"role": "user"}]' >"$T/half.json"
@@ -89,8 +92,14 @@ printf 'a\000b\n' >"$T/q"
 run chat "$story" -n 3; rc 0; no_err
 printf 'a longer question than that\n' >"$T/q"
 run chat "$story" --ctx 9; rc 4; no_out; err_has "use a larger --ctx or a shorter prompt"
-printf 'a\377b\nHi\n' >"$T/q"
-run chat "$story" -n 3; rc 0
+printf 'a\377b\n/system \377\nHi\n/save %s\n' "$T/said.json" >"$T/q"
+run chat "$story" -n 3 --system "Be brief."; rc 0; err_has "[this question was not asked]"
+is "$(grep -c '"role"' "$T/said.json")" 3
+is "$(grep -c '"Be brief."' "$T/said.json")" 1
+printf 'Hi\n' >"$T/q"
+run chat "$m" --ctx 40; rc 0; err "[the context of 40 tokens is full, and the answer ends here; the next question forgets the oldest turn where it needs the room; a larger --ctx holds more]"
+printf 'Hi\nHi\n' >"$T/q"
+run chat "$m" --ctx 64; rc 0; err_has "[the context is full: the oldest turn is forgotten]"
 printf 'Hi\nHi\nHi\nHi\nHi\nHi\n' >"$T/q"
 run chat "$story" -n 3 --ctx 64; rc 0; err_has "[the context is full: the oldest turn is forgotten]"; is "$(wc -l <"$T/out")" 6
 cmd="pumice chat, a full disk"
@@ -107,6 +116,18 @@ drive -p eof chat "$m" -n 60
 printf 'send Hi\\n\nsome 20\nsignal 15\nexit 143\n' >"$T/term.steps"
 drive -p term chat "$m" -n 60
 
+# A line without an end is no question; 1 MiB is one, however it is put together.
+cmd="pumice chat, an endless line"
+rc=0; tr '\0' a </dev/zero 2>/dev/null | "$PUMICE" chat "$story" >"$T/out" 2>"$T/err" || rc=$?
+rc 3; no_out; err "pumice: a line has more than 1 MiB: that is no question, and the chat ends here"
+cmd="pumice chat, an endless question"
+rc=0; yes 'a\' 2>/dev/null | "$PUMICE" chat "$story" >"$T/out" 2>"$T/err" || rc=$?
+rc 3; no_out; err_has "a line has more than 1 MiB"
+(head -c 1048576 /dev/zero | tr '\0' a; echo) >"$T/q"
+in=$T/q
+run chat "$story"; rc 4; err_has "use a larger --ctx or a shorter prompt"
+in=/dev/null
+
 # ---- a terminal
 
 cat >"$T/talk.steps" <<'S'
@@ -120,6 +141,10 @@ expect [stopped]
 prompt > 
 send /save SAVED\n
 expect [2 messages saved
+prompt > 
+# what is no character becomes ?, and swallows nothing
+send /fr\xffo\xe2b\n
+expect [unknown command
 prompt > 
 # Ctrl-C drops a line
 send half a line\x03

@@ -96,6 +96,15 @@ fails 3 "config.json is not a regular file" convert "$T/ck" -o "$T/x.pumice"
 rm "$T/ck/config.json"
 "$CHECKPOINT" "$T/ck"
 
+# ---- inputs without an end
+
+fails 3 "/dev/urandom holds a NUL at byte" logits "$m" --hash --ids-file /dev/urandom
+fails 3 "/dev/zero holds a NUL at byte 0: it is not a text file" template "$m" --messages /dev/zero
+fails 3 "/dev/zero has more than 256 MiB, the most that is read as a text" tokenize "$m" --file /dev/zero
+in=/dev/zero
+fails 3 "standard input has more than 256 MiB" run "$m" -
+in=/dev/null
+
 # ---- a file for which there are no memory addresses
 
 truncate -s 8G "$T/huge.pumice"
