@@ -78,7 +78,7 @@ typedef enum pm_status {
 typedef struct pm_error {
     pm_status code;
     uint64_t byte_offset;   /* where in the input, or PM_NO_OFFSET */
-    char msg[240];          /* one line, NUL-terminated, without control characters; longer messages are cut */
+    char msg[240];          /* one line, NUL-terminated, without control characters; longer messages are cut, between two characters */
 } pm_error;
 
 /* "PM_ERR_FORMAT" and so on; never NULL. */
@@ -214,6 +214,9 @@ typedef struct pm_template_params {
    without PM_TOKENIZE_ADD_SPECIAL. PM_ERR_MISSING: there is no template; PM_ERR_FORMAT: one of the JSON texts is wrong; PM_ERR_TEMPLATE: the
    template itself, with its line, what its raise_exception says, or the limit it ran into. */
 PM_API pm_status pm_template_render(const pm_model *model, const pm_template_params *params, char **text, size_t *len, pm_error *err);
+/* Parses a template (NULL: the model's own) and renders nothing. PM_ERR_TEMPLATE: its syntax is wrong, or it wants filters or tests that are not known: the message has the line.
+   PM_ERR_MISSING: there is none. */
+PM_API pm_status pm_template_check(const pm_model *model, const char *source, pm_error *err);
 
 /* ---- session ----------------------------------------------------------------------------------------------------- */
 

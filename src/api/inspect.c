@@ -93,6 +93,8 @@ pm_status pm_inspect(const char *path, bool with_hashes, const pm_engine *engine
                       pm_tokenizer_kind(m->tokenizer), "n_vocab", (json_int_t)pm_tokenizer_n_vocab(m->tokenizer), "chat_template", m->chat_template != NULL, "parameters",
                       (json_int_t)pm_model_params(&m->desc), "memory", describe_memory(m), "tensors", describe_tensors(m));
     if (j && p) json_object_set(j, "provenance", p);
+    pm_error broken = { 0 };
+    if (j && m->chat_template && pm_template_check(m, NULL, &broken)) json_object_set_new(j, "chat_template_error", json_string(broken.msg));
     if (j && with_hashes) json_object_set_new(j, "verified", json_true());
     if (j && engine) json_object_set_new(j, "kernels", describe_kernels(engine));
     if (j) *json = json_dumps(j, JSON_INDENT(1));

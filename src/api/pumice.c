@@ -4,6 +4,7 @@
  */
 #include "engine/session.h"
 #include "text/chat.h"
+#include "text/jinja.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -95,12 +96,23 @@ static char *content_of(const pm_model *m, int32_t id, pm_error *err)
     return s ? pm_strndup(s, len, err) : NULL;
 }
 
+static pm_status no_template(pm_error *err)
+{
+    return pm_fail(err, PM_ERR_MISSING, "the model has no chat template, and none was given");
+}
+
+pm_status pm_template_check(const pm_model *m, const char *source, pm_error *err)
+{
+    if (source) return pm_jinja_check(source, strlen(source), err);
+    return m && m->chat_template ? pm_jinja_check(m->chat_template, m->chat_template_len, err) : no_template(err);
+}
+
 pm_status pm_template_render(const pm_model *m, const pm_template_params *params, char **text, size_t *len, pm_error *err)
 {
     *text = NULL;
     *len = 0;
     const char *source = params->source ? params->source : m ? m->chat_template : NULL;
-    if (!source) return pm_fail(err, PM_ERR_MISSING, "the model has no chat template, and none was given");
+    if (!source) return no_template(err);
     char *bos = content_of(m, m ? m->desc.bos_id : -1, err), *eos = content_of(m, m && m->desc.n_eos ? m->desc.eos_id[0] : -1, err);
     pm_status st = pm_chat_render(source, params->source ? strlen(source) : m->chat_template_len, bos, eos, params, text, len, err);
     free(bos);

@@ -9,12 +9,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A message that filled its room ends with a whole character. */
+static void end_at_character(char *msg, size_t room)
+{
+    size_t n = strlen(msg);
+    if (n + 1 < room) return;
+    while (n && ((unsigned char)msg[n - 1] & 0xC0) == 0x80) n--;
+    if (n && (unsigned char)msg[n - 1] >= 0xC0) n--;
+    msg[n] = '\0';
+}
+
 static void fill(pm_error *err, pm_status code, uint64_t off, const char *fmt, va_list ap)
 {
     if (!err || err->code != PM_OK) return;
     err->code = code;
     err->byte_offset = off;
     vsnprintf(err->msg, sizeof err->msg, fmt, ap);
+    end_at_character(err->msg, sizeof err->msg);
     for (char *c = err->msg; *c; c++)
         if ((unsigned char)*c < 0x20 || *c == 0x7f) *c = ' ';
 }
@@ -49,6 +60,7 @@ void pm_error_prefix(pm_error *err, const char *fmt, ...)
     if (n < 0) n = 0;
     if ((size_t)n >= sizeof err->msg) n = (int)sizeof err->msg - 1;
     snprintf(err->msg + n, sizeof err->msg - (size_t)n, ": %s", old);
+    end_at_character(err->msg, sizeof err->msg);
 }
 
 const char *pm_status_name(pm_status status)

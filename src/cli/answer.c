@@ -86,7 +86,8 @@ int32_t *chat_ids(const struct opened *o, const json_t *messages, size_t *n, int
         *code = complain(EXIT_SPACE, "out of memory");
         return NULL;
     }
-    if (pm_template_render(o->model, &p, &text, &len, &err) || pm_tokenize(o->model, text, len, PM_TOKENIZE_TEMPLATE, &ids, n, &err)) *code = report(&err);
+    if (pm_template_render(o->model, &p, &text, &len, &err)) *code = err.code == PM_ERR_TEMPLATE ? complain(EXIT_INPUT, "chat template: %s", err.msg) : report(&err);
+    else if (pm_tokenize(o->model, text, len, PM_TOKENIZE_TEMPLATE, &ids, n, &err)) *code = report(&err);
     pm_free(text);
     free(json);
     return ids;

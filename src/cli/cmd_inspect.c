@@ -117,6 +117,8 @@ static void print_text(const char *path, const json_t *j)
     size_t i;
     json_array_foreach(json_object_get(m, "eos_id"), i, v) printf(" %lld", (long long)json_integer_value(v));
     putchar('\n');
+    const char *broken = json_string_value(json_object_get(j, "chat_template_error"));
+    if (broken) printf("the chat template does not parse: %s\n", broken);
     if (layers) {
         printf("%zu layers of width %lld, %s norms, context %lld\n", json_array_size(layers), number_of(m, "n_embd"), text_of(m, "norm"), number_of(m, "n_ctx_max"));
         print_ropes(m);

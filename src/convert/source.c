@@ -141,7 +141,7 @@ pm_status pm_source_name(struct pm_source *s, const char *text, size_t len, pm_e
 
 pm_status pm_source_template(struct pm_source *s, const char *text, size_t len, pm_error *err)
 {
-    if (len > PM_MAX_TEMPLATE) return pm_fail(err, PM_ERR_LIMIT, "the chat template has %zu bytes; the limit is %u", len, PM_MAX_TEMPLATE);
+    if (len > PM_MAX_TEMPLATE) return pm_fail(err, PM_ERR_LIMIT, "the chat template has %zu bytes; the limit is %zu", len, PM_MAX_TEMPLATE);
     if (!pm_utf8_valid(text, len)) return pm_fail(err, PM_ERR_FORMAT, "the chat template is not valid UTF-8");
     s->chat_template = pm_strndup(text, len, err);
     s->chat_template_len = len;

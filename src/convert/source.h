@@ -6,6 +6,7 @@
 #define PM_CONVERT_SOURCE_H
 
 #include "model/container.h"
+#include "text/jinja.h"
 #include "text/tokenizer.h"
 
 /* Row types: what a row's bytes are. Numbers above PM_DTYPE_COUNT are GGUF's block types. */
@@ -34,7 +35,7 @@ struct pm_source_tensor {
 #define PM_MAX_SHARDS 1024
 #define PM_MAX_TENSORS (1u << 18)
 #define PM_MAX_CONFIG (16u << 20)       /* bytes of a config or an index */
-#define PM_MAX_TEMPLATE (4u << 20)      /* bytes of a chat template */
+#define PM_MAX_TEMPLATE PM_JINJA_SOURCE /* bytes of a chat template: what can be rendered */
 #define PM_MAX_TOKENIZER (128u << 20)   /* bytes of a tokenizer's file */
 
 struct pm_source {

@@ -30,4 +30,7 @@ struct pm_jinja_params {
    raise_exception's own text is the message. */
 pm_status pm_jinja_render(const char *source, size_t len, const struct pm_jinja_params *params, struct pm_buf *out, pm_error *err);
 
+/* Only parses: PM_OK when the template can be rendered, so far as that is known before it runs. Errors as above. */
+pm_status pm_jinja_check(const char *source, size_t len, pm_error *err);
+
 #endif

@@ -508,12 +508,13 @@ static enum jflow run(struct jinja *j, const struct jnodes *body)
 
 /* ---- the entry ---- */
 
-static void run_all(struct jinja *j, const char *source, size_t len, json_t *context)
+static void run_all(struct jinja *j, json_t *context, bool only_parse)
 {
     const char *key;
     json_t *v;
-    struct jnode *root = pm_jinja_parse(j, source, len);
+    struct jnode *root = pm_jinja_parse(j, j->source, j->source_len);
     pm_jinja_resolve(j, root);
+    if (only_parse) return;
     j->line = 1;
     j->globals = pm_jinja_alloc(j, sizeof *j->globals);
     pm_jinja_add_globals(j);
@@ -523,7 +524,8 @@ static void run_all(struct jinja *j, const char *source, size_t len, json_t *con
     run(j, &root->list);
 }
 
-pm_status pm_jinja_render(const char *source, size_t len, const struct pm_jinja_params *params, struct pm_buf *out, pm_error *err)
+/* out == NULL: only parses. */
+static pm_status work(const char *source, size_t len, const struct pm_jinja_params *params, struct pm_buf *out, pm_error *err)
 {
     static const struct pm_jinja_limits usual = { PM_JINJA_SOURCE, PM_JINJA_OUTPUT, PM_JINJA_STEPS, PM_JINJA_DEPTH, PM_JINJA_MEMORY };
     const struct pm_jinja_limits *l = &params->limits;
@@ -543,13 +545,13 @@ pm_status pm_jinja_render(const char *source, size_t len, const struct pm_jinja_
     j->out = &buf;
     j->line = 1;
     locale_t plain = newlocale(LC_ALL_MASK, "C", (locale_t)0), before = plain ? uselocale(plain) : (locale_t)0;     /* numbers with a point, names of days in English */
-    if (setjmp(j->fail) == 0) run_all(j, source, len, params->context);
+    if (setjmp(j->fail) == 0) run_all(j, params->context, !out);
     if (plain) {
         uselocale(before);
         freelocale(plain);
     }
     pm_status st = j->status;
-    if (!st) st = pm_buf_add(out, buf.data, buf.len, err);
+    if (!st && out) st = pm_buf_add(out, buf.data, buf.len, err);
     pm_buf_free(&buf);
     for (struct jblock *b = j->blocks; b;) {
         struct jblock *next = b->next;
@@ -558,4 +560,14 @@ pm_status pm_jinja_render(const char *source, size_t len, const struct pm_jinja_
     }
     free(j);
     return st;
+}
+
+pm_status pm_jinja_render(const char *source, size_t len, const struct pm_jinja_params *params, struct pm_buf *out, pm_error *err)
+{
+    return work(source, len, params, out, err);
+}
+
+pm_status pm_jinja_check(const char *source, size_t len, pm_error *err)
+{
+    return work(source, len, &(struct pm_jinja_params){ 0 }, NULL, err);
 }

@@ -93,6 +93,28 @@ fails 2 "--budget" convert "$T/ck" -o "$T/x" --budget 0
 fails 2 "--calibrate is of no use with --quality fast" convert "$T/ck" -o "$T/x" --calibrate "$T/text" --quality fast
 fails 2 '--quality must be fast or best, not "good"' convert "$T/ck" -o "$T/x" --quality good
 run convert "$T/ck" -o "$T/vocab.pumice" --vocab-only; rc 0
+
+# ---- a chat template that cannot be used
+
+cp "$T/ck/tokenizer_config.json" "$T/good.json"
+sed 's/"chat_template": ".*/"chat_template": "a\\n{% for m in messages %}"}/' "$T/good.json" >"$T/ck/tokenizer_config.json"
+says="line 2: syntax error at byte 2"
+run convert "$T/ck" -o "$T/broken.pumice" --quality fast; rc 0; no_out
+err_has "pumice: the chat template does not parse: $says"; err_has '; "pumice run --raw" does without it, or mend chat_template and convert again'
+is "$(wc -l <"$T/err")" 2
+run inspect "$T/broken.pumice"; rc 0; out_has "the chat template does not parse: $says"
+run inspect "$T/broken.pumice" --json; rc 0; out_has "\"chat_template_error\": \"$says"
+fails 3 "pumice: chat template: $says" run "$T/broken.pumice" hi
+run run "$T/broken.pumice" --raw hi -n 3; rc 0; no_err
+echo hi >"$T/q"; in=$T/q; fails 3 "pumice: chat template: $says" chat "$T/broken.pumice"; in=/dev/null
+sed 's/"chat_template": ".*/"chat_template": "{{ raise_exception('"'no'"') }}"}/' "$T/good.json" >"$T/ck/tokenizer_config.json"
+run convert "$T/ck" -o "$T/broken.pumice" --quality fast; rc 0; is "$(wc -l <"$T/err")" 1
+fails 3 "pumice: chat template: the template refuses: no" run "$T/broken.pumice" hi
+cp "$T/good.json" "$T/ck/tokenizer_config.json"
+(head -c 1048577 /dev/zero | tr '\0' a) >"$T/ck/chat_template.jinja"
+fails 3 "chat_template.jinja has 1048577 bytes; the limit is 1048576" convert "$T/ck" -o "$T/x"
+rm "$T/ck/chat_template.jinja"
+run inspect "$T/vocab.pumice"; rc 0; n=$((n + 1)); grep -q "does not parse" "$T/out" && wrong "a good template is called broken"
 run inspect "$T/vocab.pumice" --verify; rc 0; no_err; out_has "260 ids"
 n=$((n + 1)); grep -q "layers of" "$T/out" && wrong "layers in a vocabulary"
 # A file that is someone else's under the name of the finished layers is left alone.

@@ -243,6 +243,13 @@ static void errors_are_clear(void **state)
     assert_int_equal(pm_template_render(NULL, &crlf, &text, &len, &err), PM_ERR_TEMPLATE);
     assert_int_equal(err.byte_offset, 10);
     assert_string_equal(err.msg, "line 4: syntax error at byte 10: unexpected ')'");
+    /* checking finds the same without running anything */
+    err = (pm_error){ 0 };
+    assert_int_equal(pm_template_check(NULL, crlf.source, &err), PM_ERR_TEMPLATE);
+    assert_string_equal(err.msg, "line 4: syntax error at byte 10: unexpected ')'");
+    assert_int_equal(pm_template_check(NULL, "{{ 'a'|frob }}", NULL), PM_ERR_TEMPLATE);
+    assert_int_equal(pm_template_check(NULL, "{{ raise_exception('no') }}{{ nothing.at.all }}", NULL), PM_OK);
+    assert_int_equal(pm_template_check(NULL, NULL, NULL), PM_ERR_MISSING);
     /* a long name is cut at a character, never inside of one */
     const char *cut = simple("{{ raise_exception('é' * 500) }}", "[{\"role\":\"a\"}]", NULL);
     assert_true(strlen(cut) < 260 && strlen(cut) > 100);

@@ -129,6 +129,15 @@ static void test_sizes_and_buf(void **state)
     assert_true(pm_size_mul(6, 7, &r) && r == 42);
     assert_null(pm_calloc(SIZE_MAX / 4, 8, &err));
     assert_int_equal(err.code, PM_ERR_MEMORY);
+    char text[300] = "";        /* a message is cut between two characters */
+    for (int i = 0; i < 140; i++) memcpy(text + 2 * i, "\xC3\xA9", 3);
+    for (size_t shift = 0; shift < 3; shift++) {
+        err = (pm_error){ 0 };
+        pm_fail(&err, PM_ERR_IO, "%.*s%s", (int)shift, "xyz", text);
+        assert_true(pm_utf8_valid(err.msg, strlen(err.msg)) && strlen(err.msg) > 230);
+        pm_error_prefix(&err, "ab");
+        assert_true(pm_utf8_valid(err.msg, strlen(err.msg)) && strlen(err.msg) > 230);
+    }
     struct pm_buf b = { .max = 10 };
     err = (pm_error){ 0 };
     assert_int_equal(pm_buf_puts(&b, "0123456789", &err), PM_OK);
