@@ -286,24 +286,24 @@ struct layout { size_t start, align; };     /* of the tensors' data */
 static pm_status add_tensor(struct pm_source *s, const struct raw_tensor *r, const struct pm_gguf_arch *kind, const struct layout *l, pm_error *err)
 {
     char name[160];
-    struct pm_source_tensor t = { .map = &s->gguf, .rank = r->n_dim };
+    struct pm_source_tensor t = { .map = &s->gguf, .rank = r->n_dim, .raw = r->name, .raw_len = r->name_len };
     pm_gguf_arch_name(kind, r->name, pm_min_size(r->name_len, 150), name, sizeof name);
     if (!row_type(r->type, &t.type))
-        return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tensor \"%.80s\" has type %u; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K", name, r->type);
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "GGUF: tensor \"%.*s\" has type %u; supported are F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1 and Q2_K to Q6_K", PM_RAW_NAME(&t), r->type);
     const struct pm_row_format *f = pm_row_format(t.type);
     t.cols = (size_t)r->dim[0];
     if (r->dim[0] == 0 || r->dim[0] % f->block || r->dim[0] > (1u << 30))
-        return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.80s\" has rows of %llu values, which %s cannot hold", name, (unsigned long long)r->dim[0], f->name);
+        return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.*s\" has rows of %llu values, which %s cannot hold", PM_RAW_NAME(&t), (unsigned long long)r->dim[0], f->name);
     t.rows = 1;
     size_t bytes, room = s->gguf.len - l->start;
     t.row_bytes = t.cols / f->block * f->bytes;
     for (int i = 1; i < 4; i++)
-        if (r->dim[i] == 0 || !pm_size_mul(t.rows, (size_t)r->dim[i], &t.rows)) return pm_fail(err, PM_ERR_LIMIT, "GGUF: tensor \"%.80s\": its shape is empty or overflows", name);
+        if (r->dim[i] == 0 || !pm_size_mul(t.rows, (size_t)r->dim[i], &t.rows)) return pm_fail(err, PM_ERR_LIMIT, "GGUF: tensor \"%.*s\": its shape is empty or overflows", PM_RAW_NAME(&t));
     if (r->off % l->align)
-        return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.80s\" lies at %llu, which is not a multiple of the alignment %zu", name, (unsigned long long)r->off, l->align);
+        return pm_fail(err, PM_ERR_FORMAT, "GGUF: tensor \"%.*s\" lies at %llu, which is not a multiple of the alignment %zu", PM_RAW_NAME(&t), (unsigned long long)r->off, l->align);
     if (!pm_size_mul(t.rows, t.row_bytes, &bytes) || r->off > room || bytes > room - (size_t)r->off)
-        return pm_fail_at(err, PM_ERR_FORMAT, r->off > room ? s->gguf.len : l->start + r->off, "GGUF: tensor \"%.80s\" ends beyond the file, which has %zu bytes: it is cut off or damaged", name,
-                          s->gguf.len);
+        return pm_fail_at(err, PM_ERR_FORMAT, r->off > room ? s->gguf.len : l->start + r->off, "GGUF: tensor \"%.*s\" ends beyond the file, which has %zu bytes: it is cut off or damaged",
+                          PM_RAW_NAME(&t), s->gguf.len);
     t.data = s->gguf.data + l->start + r->off;
     return pm_source_add(s, &t, name, err);
 }
@@ -323,7 +323,7 @@ static pm_status check_overlap(const struct pm_source *s, pm_error *err)
     pm_status st = PM_OK;
     for (size_t i = 1; i < s->n && !st; i++)
         if (t[i]->data < t[i - 1]->data + t[i - 1]->rows * t[i - 1]->row_bytes)
-            st = pm_fail_at(err, PM_ERR_FORMAT, (uint64_t)(t[i]->data - s->gguf.data), "GGUF: tensor \"%.80s\" overlaps \"%.80s\"", t[i]->name, t[i - 1]->name);
+            st = pm_fail_at(err, PM_ERR_FORMAT, (uint64_t)(t[i]->data - s->gguf.data), "GGUF: tensor \"%.*s\" overlaps \"%.*s\"", PM_RAW_NAME(t[i]), PM_RAW_NAME(t[i - 1]));
     free(t);
     return st;
 }

@@ -273,7 +273,7 @@ static pm_status mark_permuted(struct pm_source *s, pm_error *err)
         if (!q && !k) continue;
         uint32_t n = q ? heads : kv;
         size_t rows = t->rank == 1 ? t->cols : t->rows;
-        if (rows % n || rows / n % 2) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has %zu rows, which is not %u heads of an even size", t->name, rows, n);
+        if (rows % n || rows / n % 2) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.*s\" has %zu rows, which is not %u heads of an even size", PM_RAW_NAME(t), rows, n);
         t->unpermute_heads = n;
     }
     return PM_OK;
@@ -282,7 +282,7 @@ static pm_status mark_permuted(struct pm_source *s, pm_error *err)
 /* A vector as a list of numbers under `key`. */
 static pm_status put_vector(const struct pm_source_tensor *t, json_t *scaling, const char *key, pm_error *err)
 {
-    if (t->rows != 1 || t->cols > 4096) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.80s\" has shape [%zu, %zu]; it must be a short vector", t->name, t->rows, t->cols);
+    if (t->rows != 1 || t->cols > 4096) return pm_fail(err, PM_ERR_MISMATCH, "GGUF: tensor \"%.*s\" has shape [%zu, %zu]; it must be a short vector", PM_RAW_NAME(t), t->rows, t->cols);
     float *v = pm_calloc(t->cols, sizeof *v, err);
     json_t *list = v ? json_array() : NULL;
     pm_status st = list ? pm_source_rows(t, 0, 1, v, err) : pm_fail(err, PM_ERR_MEMORY, "out of memory");

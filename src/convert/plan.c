@@ -71,9 +71,9 @@ static pm_status bind_part(struct pm_source *s, struct pm_part *p, unsigned rank
         p->tensor = t;
         return PM_OK;
     }
-    if (t->rank != rank) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has %u dimensions; it must have %u", p->name, t->rank, rank);
+    if (t->rank != rank) return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%.*s\" has %u dimensions; it must have %u", PM_RAW_NAME(t), t->rank, rank);
     if (t->rows != rows || t->cols != cols)
-        return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%s\" has shape [%zu, %zu]; %s say [%zu, %zu]", p->name, t->rows, t->cols, because, rows, cols);
+        return pm_fail(err, PM_ERR_MISMATCH, "tensor \"%.*s\" has shape [%zu, %zu]; %s say [%zu, %zu]", PM_RAW_NAME(t), t->rows, t->cols, because, rows, cols);
     p->tensor = t;
     return PM_OK;
 }

@@ -19,6 +19,8 @@ void pm_row_decode(enum pm_row_type t, const uint8_t *src, size_t n, float *dst)
 
 struct pm_source_tensor {
     char *name;                 /* owned; Hugging Face spelling */
+    const char *raw;            /* the file's own name where it has another: raw_len bytes in its mapping, without a NUL; else NULL */
+    size_t raw_len;
     enum pm_row_type type;      /* PM_ROW_TYPE_COUNT: not floats; `dtype` or `codes` says what */
     enum pm_dtype dtype;        /* of a folder's tensors: safetensors' own */
     struct pm_codes *codes;     /* packed integers and scales (codes.h), owned; or NULL */
@@ -30,6 +32,9 @@ struct pm_source_tensor {
     uint32_t unpermute_heads;   /* GGUF llama: rows (of a bias: values) of each head lie interleaved; 0 = not */
     bool used;                  /* set when a family asks for it */
 };
+
+/* For "%.*s": what the file itself calls the tensor. For messages about its entry; those about its rows count them as Hugging Face does, and use `name`. */
+#define PM_RAW_NAME(t) (int)((t)->raw ? pm_min_size((t)->raw_len, 80) : strnlen((t)->name, 80)), (t)->raw ? (t)->raw : (t)->name
 
 /* Limits: far beyond what is met (the largest checkpoints have 91,000 tensors in 163 files, texts of 35 MB), small enough that a lie costs little. */
 #define PM_MAX_SHARDS 1024
