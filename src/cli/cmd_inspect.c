@@ -99,7 +99,8 @@ static void print_provenance(const json_t *p)
     long long exact = (long long)json_integer_value(json_object_get(p, "exact"));
     char name[128], format[32];
     if (!source) return;
-    printf("made from %s \"%s\"", clean(source, format, sizeof format), clean(json_string_value(json_object_get(p, "source_name")), name, sizeof name));
+    printf("made from %s", clean(source, format, sizeof format));
+    if (*clean(json_string_value(json_object_get(p, "source_name")), name, sizeof name)) printf(" \"%s\"", name);
     if (exact) printf("; %lld linears hold its quantized weights without loss", exact);
     putchar('\n');
     print_budget(json_object_get(p, "budget"));

@@ -9,7 +9,7 @@ dtypes="f16 bf16 w8a8 w8a8_g128 w8a8_g256 w8a8_g512 w4a16 w4a16_g32 w4a16_g64 w4
 for t in $dtypes; do
     run synth tiny --dtype $t -o "$T/$t.pumice"; rc 0; no_out; err_has "$T/$t.pumice: "; err_has " MiB, written in "
     alone "$T/$t.pumice"
-    run inspect "$T/$t.pumice" --verify; rc 0; no_err; out_has "tiny, $t, "; out_has "all hashes match"
+    run inspect "$T/$t.pumice" --verify; rc 0; no_err; out_has "tiny, $t, "; out_has "all hashes match"; is "$(sed -n 2p "$T/out")" "made from synth"
 done
 run synth tiny -o "$T/default.pumice"; rc 0; same "$T/default.pumice" "$T/w8a8.pumice"
 run synth tiny -o "$T/default.pumice" --seed 7; rc 0
