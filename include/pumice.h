@@ -377,7 +377,8 @@ typedef struct pm_convert_params {
 } pm_convert_params;
 
 /* Reads the source block by block: it needs memory for a few blocks, not for the model. The result does not depend on the number of threads. On any
-   error, and when the process is killed, what was there under the output's name stays as it was (a killed one leaves OUTPUT.tmp-PID beside it).
+   error, and when the process is killed, what was there under the output's name stays as it was (a killed one leaves OUTPUT.tmp-PID beside it,
+   which the next call for the same output removes).
    PM_ERR_MISSING, PM_ERR_FORMAT, PM_ERR_MISMATCH, PM_ERR_LIMIT: something in the source; PM_ERR_UNSUPPORTED: an architecture, a tokenizer or a type of
    tensor that is not known, with a list of those that are; PM_ERR_VALUE: a weight that is not finite; PM_ERR_IO: reading or writing. */
 PM_API pm_status pm_convert(const pm_convert_params *params, pm_error *err);

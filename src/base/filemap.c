@@ -6,11 +6,15 @@
 
 #include "base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -117,6 +121,28 @@ done:
     return status;
 }
 
+/* Removes what killed programs left of the same output: files whose process is gone and that nobody has locked, for a process in another container looks gone, too. */
+static void sweep(const char *path)
+{
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    size_t n = strlen(name), n_folder = slash ? (size_t)(slash - path) + 1 : 0;
+    char *folder = n_folder ? pm_strndup(path, n_folder, NULL) : NULL;
+    DIR *d = n_folder && !folder ? NULL : opendir(folder ? folder : ".");
+    free(folder);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (strncmp(e->d_name, name, n) != 0 || strncmp(e->d_name + n, ".tmp-", 5) != 0) continue;
+        char *end;
+        long pid = strtol(e->d_name + n + 5, &end, 10);
+        if (pid <= 0 || pid > INT_MAX || *end || kill((pid_t)pid, 0) == 0 || errno != ESRCH) continue;
+        struct stat st;
+        int fd = openat(dirfd(d), e->d_name, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+        if (fd < 0) continue;
+        if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0) unlinkat(dirfd(d), e->d_name, 0);
+        close(fd);
+    }
+    if (d) closedir(d);
+}
+
 pm_status pm_outfile_open(struct pm_outfile *f, const char *path, pm_error *err)
 {
     *f = (struct pm_outfile){ .fd = -1 };
@@ -134,6 +160,7 @@ pm_status pm_outfile_open(struct pm_outfile *f, const char *path, pm_error *err)
         pm_outfile_discard(f);
         return pm_fail(err, PM_ERR_MEMORY, "out of memory");
     }
+    sweep(f->path);
     snprintf(f->tmp, n, "%s.tmp-%ld", f->path, (long)getpid());
     f->fd = open(f->tmp, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (f->fd < 0) {
@@ -143,6 +170,7 @@ pm_status pm_outfile_open(struct pm_outfile *f, const char *path, pm_error *err)
         pm_outfile_discard(f);
         return status;
     }
+    flock(f->fd, LOCK_EX | LOCK_NB);    /* for sweep(); a file system without locks is never swept */
     return PM_OK;
 }
 

@@ -22,7 +22,7 @@ void pm_filemap_sparse(const struct pm_filemap *m, size_t off, size_t len);
 /* Reads a small file whole, NUL-terminated, at most max bytes (PM_ERR_LIMIT). PM_ERR_MISSING when there is no such file. Owned by the caller: free(). */
 pm_status pm_file_read(const char *path, size_t max, char **data, size_t *len, pm_error *err);
 
-/* Output: written to "PATH.tmp-PID", renamed to PATH by commit after fsync. discard removes it. */
+/* Output: written to "PATH.tmp-PID", renamed to PATH by commit after fsync. discard removes it. open also removes those that killed programs left for the same path. */
 struct pm_outfile {
     int fd;             /* -1 when closed */
     uint64_t pos;

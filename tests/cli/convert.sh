@@ -190,6 +190,13 @@ gone "$T/huge.pumice"; alone "$T/huge.pumice"
 sed -i 's/^expect pumice.*//; s/signal 15/signal 9/; s/143/137/' "$T/int.steps"
 drive int convert "$T/huge" -o "$T/huge.pumice" --quality fast
 gone "$T/huge.pumice"
+# What a killed one left goes with the next for the same output; what is not a dead process's, or is locked, stays.
+set -- "$T/huge.pumice".tmp-*; left=$1; there "$left"
+(cd "$T" && touch "other.pumice.tmp-${left##*-}" "huge.pumice.tmp-$$" huge.pumice.tmp-12x "huge.pumice2.tmp-${left##*-}")
+if command -v flock >/dev/null; then flock -n "$left" "$PUMICE" synth tiny -o "$T/huge.pumice" 2>/dev/null; there "$left"; fi
+run synth tiny -o "$T/huge.pumice"; rc 0; gone "$left"
+for kept in "other.pumice.tmp-${left##*-}" "huge.pumice.tmp-$$" huge.pumice.tmp-12x "huge.pumice2.tmp-${left##*-}"; do there "$T/$kept"; rm -f "$T/$kept"; done
+(cd "$T" && touch "huge.pumice.tmp-${left##*-}" && "$PUMICE" synth tiny -o huge.pumice 2>/dev/null); gone "$left"      # and where the output has no folder in its name
 
 # ---- inspect
 
