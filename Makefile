@@ -4,7 +4,7 @@
 #   make test     the tests, on a fresh machine: installs what is missing, builds, runs every suite
 #   make smollm2-check   the real model against the reference implementation's answers (fetches 93 MB)
 #   make quality  what each dtype costs on the real model: bits per weight, KL, top-1, top-5, perplexity (half an hour; fetches 93 MB)
-#   make install  [PREFIX=/usr/local] [DESTDIR=...]
+#   make install  [PREFIX=/usr/local] [DESTDIR=...]; run ldconfig after it
 BUILD   ?= build
 WERROR  ?= false
 PREFIX  ?= /usr/local
