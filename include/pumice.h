@@ -372,7 +372,7 @@ typedef struct pm_convert_params {
     int n_threads;              /* 0 = as pm_engine_params */
     const char *name;           /* the model's name in the file; NULL = from the source */
     pm_progress_fn on_progress;
-    void (*on_note)(void *user, const char *text);  /* a line for people about what was chosen and why; on the caller's thread. May be NULL */
+    void (*on_note)(void *user, const char *text);  /* a line for people about what was chosen and why, or is wrong with the chat template; on the caller's thread. May be NULL */
     void *user;
 } pm_convert_params;
 

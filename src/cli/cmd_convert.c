@@ -20,16 +20,6 @@ static int finish(pm_status st, const pm_error *err, const char *output, double 
     return EXIT_OK;
 }
 
-/* A template of the checkpoint that cannot be used is no reason not to convert, but one to say so. */
-static void check_template(const char *path)
-{
-    struct opened o = { 0 };
-    pm_error err = { 0 };
-    if (pm_model_open(path, &o.model, NULL) == PM_OK && pm_template_check(o.model, NULL, &err) == PM_ERR_TEMPLATE)
-        complain(EXIT_OK, "the chat template does not parse: %s; \"pumice run --raw\" does without it, or mend chat_template and convert again", err.msg);
-    close_all(&o);
-}
-
 /* The output would replace the file that is being read. */
 static bool same_file(const char *a, const char *b)
 {
@@ -114,9 +104,7 @@ static int convert(int argc, char **argv)
     pm_error err = { 0 };
     double start = now_seconds();
     catch_interrupt(NULL);
-    rc = finish(pm_convert(&p, &err), &err, p.output, start);
-    if (rc == EXIT_OK) check_template(p.output);
-    return rc;
+    return finish(pm_convert(&p, &err), &err, p.output, start);
 }
 
 static int synth(int argc, char **argv)

@@ -278,6 +278,16 @@ static void tell(const struct pm_conversion *c, const char *text)
     if (c->params->on_note) c->params->on_note(c->params->user, text);
 }
 
+/* A template that does not parse is no reason not to convert, but one to say so. */
+static void check_template(const struct pm_conversion *c)
+{
+    pm_error why = { 0 };
+    char line[sizeof why.msg + 128];
+    if (!c->source.chat_template || pm_jinja_check(c->source.chat_template, c->source.chat_template_len, &why) != PM_ERR_TEMPLATE) return;
+    snprintf(line, sizeof line, "the chat template does not parse: %s; \"run --raw\" does without it, or mend chat_template and convert again", why.msg);
+    tell(c, line);
+}
+
 static pm_status choose_quality(struct pm_conversion *c, pm_error *err)
 {
     const pm_convert_params *p = c->params;
@@ -321,6 +331,7 @@ static pm_status describe(struct pm_conversion *c, pm_error *err)
     if (!d->family) d->family = pm_strndup("", 0, err);
     if (!d->name || !d->dtype || !d->family) return PM_ERR_MEMORY;
     if ((st = collect_ids(c, err)) || (st = check_description(c, err))) return st;
+    check_template(c);
     if (p->vocab_only) return PM_OK;
     st = choose_quality(c, err);
     return st || p->budget == 0 ? st : pm_budget_spend(c, err);

@@ -100,7 +100,7 @@ cp "$T/ck/tokenizer_config.json" "$T/good.json"
 sed 's/"chat_template": ".*/"chat_template": "a\\n{% for m in messages %}"}/' "$T/good.json" >"$T/ck/tokenizer_config.json"
 says="line 2: syntax error at byte 2"
 run convert "$T/ck" -o "$T/broken.pumice" --quality fast; rc 0; no_out
-err_has "pumice: the chat template does not parse: $says"; err_has '; "pumice run --raw" does without it, or mend chat_template and convert again'
+err_has "the chat template does not parse: $says"; err_has '; "run --raw" does without it, or mend chat_template and convert again'
 is "$(wc -l <"$T/err")" 2
 run inspect "$T/broken.pumice"; rc 0; out_has "the chat template does not parse: $says"
 run inspect "$T/broken.pumice" --json; rc 0; out_has "\"chat_template_error\": \"$says"
