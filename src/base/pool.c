@@ -60,7 +60,7 @@ struct pm_pool {
     pm_pool_range_fn range;
     void *ctx;
     uint64_t begin;                         /* of a split job */
-    bool stop;
+    _Atomic bool stop;
     int n_threads, n_started;
     struct worker *workers;                 /* [n_threads - 1], owned */
     const char *name;                       /* of the current job */
@@ -114,7 +114,7 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
 
 size_t pm_pool_share(const struct pm_share *s)
 {
-    size_t size = pm_min_size(s->left, pm_round_up(pm_max_size(1, s->left / ((size_t)s->n_threads * RANGES)), s->align));
+    size_t part = pm_max_size(1, s->left / ((size_t)s->n_threads * RANGES)), size = pm_min_size(s->left, (part + s->align - 1) / s->align * s->align);
     if (!s->mine || !s->mine_ns || !s->job_ns) return size;
     double mine = (double)s->mine / (double)s->mine_ns, others = (double)(s->n - s->left) / (double)s->job_ns - mine;
     if (mine * (s->n_threads - 1) >= SLOW * others) return size;
@@ -126,7 +126,7 @@ size_t pm_pool_share(const struct pm_share *s)
 /* Takes units until there are none, of one job: the next is not opened before these are said to be done. */
 static void work(struct pm_pool *p, int worker)
 {
-    uint64_t at = atomic_load_explicit(&p->open, memory_order_acquire), begin = p->trace || align_of(at) ? now_ns() : 0;
+    uint64_t at = atomic_load_explicit(&p->open, memory_order_acquire), begin = 0;
     struct pm_share s = { .n_threads = p->n_threads };
     size_t times = 0;
     while ((s.left = left_of(at)) != 0) {
@@ -146,6 +146,7 @@ static void work(struct pm_pool *p, int worker)
             if (!size) size = s.left;
         }
         if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - size + (s.mine ? 0 : ONE_AT_WORK), memory_order_acquire, memory_order_acquire)) continue;
+        if (!times && (s.align || p->trace)) begin = now_ns();
         size_t first = p->n - s.left;
         if (s.align) p->range(p->ctx, first, first + size, worker);
         else p->fn(p->ctx, first, worker);

@@ -1,6 +1,6 @@
 /*
  * The thread pool. The caller is worker 0; the others wait in a bounded spin, then in a futex.
- * Work is a range of chunks handed out by an atomic counter, so big and little cores balance themselves.
+ * Work is handed out in pieces by one atomic word, so big and little cores balance themselves, and a job waits for its pieces, not for threads.
  */
 #ifndef PM_BASE_POOL_H
 #define PM_BASE_POOL_H

@@ -242,7 +242,7 @@ static void run_chunks(struct job *j, const char *name, pm_pool_fn fn, size_t n)
     size_t threads = (size_t)pm_pool_threads(j->e->pool);
     /* tokens of one tile share cache lines where they are packed: threads that work at the same tile take them from each other */
     size_t tile = j->e->kern.mr, align = n >= 2 * threads * tile ? tile : 1;
-    j->per_chunk = pm_round_up(pm_max_size(1, n / (threads * CHUNKS_PER_THREAD)), align);
+    j->per_chunk = (pm_max_size(1, n / (threads * CHUNKS_PER_THREAD)) + align - 1) / align * align;
     if (threads == 1) j->per_chunk = n;
     pm_pool_name(j->e->pool, name);
     pm_pool_run(j->e->pool, fn, j, (n + j->per_chunk - 1) / j->per_chunk);

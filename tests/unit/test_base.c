@@ -148,7 +148,7 @@ static void test_sizes_and_buf(void **state)
     pm_buf_free(&b);
 }
 
-struct count_job { _Atomic int hits[1000]; };
+struct count_job { _Atomic int hits[1000], odd; size_t n, align; };
 static void count(void *ctx, size_t chunk, int worker)
 {
     (void)worker;
@@ -157,6 +157,8 @@ static void count(void *ctx, size_t chunk, int worker)
 
 static void count_range(void *ctx, size_t first, size_t end, int worker)
 {
+    struct count_job *job = ctx;
+    if (first % job->align || (end % job->align && end != job->n)) atomic_fetch_add(&job->odd, 1);
     for (size_t i = first; i < end; i++) {
         if (worker == 1) for (volatile int spin = 0; spin < 2000; spin++) {}      /* a little core */
         count(ctx, i, worker);
@@ -173,9 +175,12 @@ static void test_pool(void **state)
         for (size_t round = 0; round < 300; round++) {
             struct count_job job = { 0 };
             size_t n = round * 3 % 1000;
+            job.n = n;
+            job.align = round % 3 + 1;
             pm_pool_run(pool, count, &job, n);
             for (size_t i = 0; i < 1000; i++) assert_int_equal(job.hits[i], i < n);
-            pm_pool_split(pool, count_range, &job, n, round % 2 + 1);
+            pm_pool_split(pool, count_range, &job, n, job.align);
+            assert_int_equal(job.odd, 0);
             for (size_t i = 0; i < 1000; i++) assert_int_equal(job.hits[i], i < n ? 2 : 0);
         }
         pm_pool_free(pool);
