@@ -291,6 +291,8 @@ static void quantise_rows(void *ctx, size_t task, int worker)
     double cost[ROWS], best[ROWS];
     memset(m->w, 0, k * ROWS * sizeof *m->w);
     memset(m->scale, 0, j->n_group * ROWS * sizeof *m->scale);
+    memset(m->best, 0, k * ROWS * sizeof *m->best);
+    memset(m->best_scale, 0, j->n_group * ROWS * sizeof *m->best_scale);
     for (size_t r = 0; r < n; r++)
         for (size_t c = 0; c < k; c++) m->w[c * ROWS + r] = j->w[(r0 + r) * k + c];
     if (j->g->g) aim_at_float(j->g, m, j->row0 + r0, n);
@@ -308,6 +310,8 @@ static void quantise_rows(void *ctx, size_t task, int worker)
         compensate(j, m, cost);
         keep_better(j, m, cost, best);
     }
+    bool sound = true;      /* what overflows in every trial has found nothing */
+    for (size_t r = 0; r < n; r++) sound = sound && isfinite(best[r]);
     if (j->g->sweeps) {
         for (size_t c = 0; c < k; c++)
             for (size_t r = 0; r < ROWS; r++) m->e[c * ROWS + r] = m->w[c * ROWS + r] - (float)m->best[c * ROWS + r] * m->best_scale[c / j->len * ROWS + r];
@@ -318,7 +322,7 @@ static void quantise_rows(void *ctx, size_t task, int worker)
         }
         square(j->g, m->z, best);
     }
-    for (size_t r = 0; r < n; r++) j->err2[task] += best[r];
+    for (size_t r = 0; r < n; r++) j->err2[task] += sound ? best[r] : INFINITY;
     for (size_t p = 0; p * PM_PANEL < n; p++) {
         size_t panel = r0 / PM_PANEL + p, rows = pm_min_size(PM_PANEL, n - p * PM_PANEL);
         pm_pack_panel(j->l, m->best + p * PM_PANEL, ROWS, rows, j->weight + panel * j->panel_bytes);
@@ -367,6 +371,9 @@ pm_status pm_gptq_rows(const struct pm_gptq *q, const struct pm_linear_desc *l, 
         for (size_t i = 0; i < tasks; i++) {    /* in order: sums of doubles depend on it */
             *err2 += j.err2[i];
             *sum2 += j.sum2[i];
+            if (!st && !isfinite(j.err2[i]))
+                st = pm_fail(err, PM_ERR_VALUE, "rows %zu to %zu: weights or their inputs are so large that errors of rounding overflow; --quality fast looks at no inputs", row0 + i * ROWS,
+                             row0 + pm_min_size(n, (i + 1) * ROWS) - 1);
         }
     }
     for (size_t i = 0; j.memory && i < threads; i++) give_memory(&j.memory[i]);

@@ -498,6 +498,12 @@ static void test_bad_inputs(void **state)
     assert_int_equal(solve(&p, pm_kernels_best(), 1, NULL), PM_OK);
     assert_true(p.err2 == 0);
     pm_error err = { 0 };
+    for (size_t t = 0; t < p.m; t++)
+        for (size_t i = 0; i < p.k; i++) p.x[t * p.ld + i] = 1e6f * uniform();
+    for (size_t i = 0; i < p.k; i++) p.w[7 * p.k + i] = 1e16f * uniform();     /* finite, but what it costs is not */
+    assert_int_equal(solve(&p, pm_kernels_best(), 1, &err), PM_ERR_VALUE);
+    assert_non_null(strstr(err.msg, "rows 0 to 19: "));
+    err = (pm_error){ 0 };
     p.x[5] = NAN;
     assert_int_equal(solve(&p, pm_kernels_best(), 1, &err), PM_ERR_VALUE);
     assert_non_null(strstr(err.msg, "not finite"));
