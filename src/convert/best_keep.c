@@ -57,7 +57,7 @@ static bool sound(struct best *b)
         if (!d->k) continue;
         ok = (d->hadamard == 0 || d->hadamard == pm_rotation_block(d->k)) && all_finite(h->scale, pm_linear_scale_count(d)) && isfinite(b->err2[i]) && isfinite(b->sum2[i]);
         if (d->bias) ok = ok && all_finite(h->bias, pm_linear_panels(d) * PM_PANEL);
-        ok = ok && (d->type != PM_W_W8 || !memchr(h->weight, 0x80, pm_linear_weight_bytes(d)));     /* -128, which kernels do not expect */
+        ok = ok && (d->type != PM_W_W8 || !memchr(h->weight, 0x80, pm_linear_weight_bytes(d)));     /* -128, which no rounding here gives */
     }
     for (int id = 0; id < PM_SLOT_PER_LAYER && ok; id++) ok = all_finite(b->vector[id].file, b->vector[id].n);
     return ok;
@@ -69,7 +69,7 @@ bool pm_best_take_back(struct best *b, pm_error *err)
     bool ok = pm_partial_read(&b->c->partial, &buf);
     struct pm_layer_desc before = *b->one.layer;
     for (size_t i = 0; i < PM_BEST_LINEARS && ok; i++)
-        if (pm_best_desc(b->one.layer, i)->k) ok = !pm_held_make(&b->q[i], pm_best_desc(b->one.layer, i), err);
+        if (pm_best_desc(b->one.layer, i)->k) ok = !pm_held_make(&b->q[i], pm_best_desc(b->one.layer, i), NULL);
     ok = ok && walk_layer(b, NULL, buf.data, buf.len, err) && sound(b);
     for (size_t i = 0; i < PM_BEST_LINEARS; i++) b->q[i].linear.desc = *pm_best_desc(b->one.layer, i);
     if (!ok) {
@@ -98,7 +98,7 @@ void pm_best_key(const struct best *b, uint8_t key[32])
     char *text = j ? json_dumps(j, JSON_COMPACT) : NULL;
     pm_sha256_init(&h);
     pm_sha256_update(&h, pm_version(), strlen(pm_version()));
-    pm_sha256_update(&h, "best 5", 6);      /* of these files' ways */
+    pm_sha256_update(&h, "best 6", 6);      /* of these files' ways */
     char *config = c->source.config ? json_dumps(c->source.config, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     if (config) pm_sha256_update(&h, config, strlen(config));   /* scales and frequencies that the family folds in are in no description */
     free(config);
@@ -108,11 +108,12 @@ void pm_best_key(const struct best *b, uint8_t key[32])
     for (size_t i = 0; i < c->source.n; i++) {
         const struct pm_source_tensor *t = &c->source.tensor[i];
         pm_sha256_update(&h, t->name, strlen(t->name));
-        if (!t->rows || !t->row_bytes) continue;
+        size_t bytes = t->row_bytes ? t->row_bytes : t->codes ? 0 : t->cols * pm_dtype_size(t->dtype);     /* integers of a checkpoint that is quantized already count too */
+        if (!t->rows || !bytes || !t->data) continue;
         const size_t some[] = { 0, t->rows / 2, t->rows - 1 };
         for (int k = 0; k < 3; k++) {
-            pm_sha256_update(&h, t->data + some[k] * t->row_bytes, t->row_bytes);
-            pm_source_drop(t, some[k], 1);
+            pm_sha256_update(&h, t->data + some[k] * bytes, bytes);
+            if (t->row_bytes) pm_source_drop(t, some[k], 1);
         }
     }
     pm_sha256_final(&h, key);
