@@ -375,6 +375,8 @@ static pm_status read_text(const json_t *j, struct pm_desc *d, pm_error *err)
     for (int i = 0; i < 3; i++) {
         pm_status st = pm_json_str(j, "model", key[i], &s, err);
         if (st) return st;
+        if (i && s[strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")])
+            return pm_fail(err, PM_ERR_FORMAT, "model: field \"%s\" holds more than letters, digits, '_', '.' and '-'", key[i]);
         if (!(*out[i] = pm_strndup(s, strlen(s), err))) return PM_ERR_MEMORY;
     }
     return PM_OK;
