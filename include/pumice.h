@@ -346,8 +346,8 @@ typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
 /* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier
-   ones; needs minutes where FAST needs seconds, and more memory. AUTO: BEST where it is possible, else FAST, and on_note says why. BEST is not possible for float dtypes and for
-   weights that are taken over as they are, where there is nothing to choose (asked for: PM_ERR_ARGUMENT), nor where the calibration text cannot be read. The file's provenance says which it
+   ones; needs minutes where FAST needs seconds, and more memory. AUTO: BEST where it is possible, else FAST, and on_note says why (not for float dtypes). BEST is not possible for float dtypes and for
+   weights that are taken over as they are, where there is nothing to choose (asked for: PM_ERR_ARGUMENT, or PM_ERR_UNSUPPORTED where a folder's own weights forbid it), nor where the calibration text cannot be read. The file's provenance says which it
    was. */
 typedef enum pm_quality { PM_QUALITY_AUTO = 0, PM_QUALITY_FAST = 1, PM_QUALITY_BEST = 2 } pm_quality;
 
