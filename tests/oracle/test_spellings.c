@@ -345,7 +345,7 @@ static struct pm_model *open_as(const char *source, bool vocab_only)
 {
     char file[512];
     pm_error err = { 0 };
-    struct pm_model *m;
+    struct pm_model *m = NULL;
     snprintf(file, sizeof file, "%s/model.pumice", scratch);
     if (pm_convert(&(pm_convert_params){ .source = source, .output = file, .quality = PM_QUALITY_FAST, .vocab_only = vocab_only, .n_threads = 1 }, &err) || pm_model_open(file, &m, &err)) fail_msg("%s: %s", source, err.msg);
     unlink(file);
