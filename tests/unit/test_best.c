@@ -146,18 +146,18 @@ static double distance(const char *model, const char *dtype, pm_quality quality)
     return s.kl / (double)s.n;
 }
 
-/* Sanitizers make conversion ten times slower; there every third case has to do. */
-#ifdef __SANITIZE_ADDRESS__
-#define EVERY 3
-#else
-#define EVERY 1
-#endif
+/* Every how manieth case is tried: PUMICE_TEST_EVERY where sanitizers or an emulator make conversion ten times slower, else all. */
+static size_t every(void)
+{
+    const char *s = getenv("PUMICE_TEST_EVERY");
+    return s && atoi(s) > 0 ? (size_t)atoi(s) : 1;
+}
 
 static void test_better(void **state)
 {
     (void)state;
     const char *const models[] = { "qwen3", "qwen2-bias", "qwen2-tied", "minicpm3", "minicpm3-bias", "rwkv7-fla", "rwkv7-native" }, *const dtypes[] = { "w8a8", "w4a16_g32" };
-    for (size_t i = 0; i < 2 * sizeof models / sizeof *models; i += EVERY) {
+    for (size_t i = 0; i < 2 * sizeof models / sizeof *models; i += every()) {
         const char *model = models[i / 2], *dtype = dtypes[i % 2];
         double fast = distance(model, dtype, PM_QUALITY_FAST), best = distance(model, dtype, PM_QUALITY_BEST);
         print_message("%s %s: KL %.6f fast, %.6f best\n", model, dtype, fast, best);
@@ -169,7 +169,7 @@ static void test_threads(void **state)
 {
     (void)state;
     const char *const models[] = { "qwen2-bias", "minicpm3-bias", "rwkv7-native" };
-    for (int m = 0; m < 3; m++) {
+    for (size_t m = 0; m < 3; m += every()) {
         must(models[m], "one", "w4a16_g32", PM_QUALITY_BEST, 1);
         must(models[m], "three", "w4a16_g32", PM_QUALITY_BEST, 3);
         assert_true(same_files("one", "three"));
@@ -181,7 +181,7 @@ static void test_resume_other_blocks(void **state)
 {
     (void)state;
     const char *const models[] = { "minicpm3", "rwkv7-fla" }, *const dtypes[] = { "w8a8", "w4a16" };
-    for (int i = 0; i < 4; i += EVERY) {
+    for (size_t i = 0; i < 4; i += every()) {
         const char *model = models[i / 2], *dtype = dtypes[i % 2];
         struct watch w = { .stop_at = "layers.1.ffn.down" };
         pm_error err = { 0 };
