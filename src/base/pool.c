@@ -1,10 +1,10 @@
 /*
  * Owns: the worker threads.
  *
- * One job at a time, of units that are taken one by one (pm_pool_run) or several at a time (pm_pool_split). `open` says in one word which job it is, how many of its units nobody
- * has taken, and how many workers are at it; who takes some lowers it, and the job stays until every taken unit is done, which `undone` counts. So a job waits for units, never for
- * threads: one that the system runs late, because others want its CPU, finds nothing left and has held up nobody.
- * `epoch` changes after a job is open, for workers to wait for.
+ * One job at a time, of units. Every worker has a range of them, in one atomic word, and takes pieces from its front, so that what it reads lies side by side; one whose range is used up
+ * takes from the back of another's. `undone` counts the units that are not done, so a job waits for units, never for threads: one that the system runs late, because others want its CPU,
+ * finds nothing left and has held up nobody. The words carry the job's number: who comes too late changes nothing.
+ * `epoch` is that number; it changes after a job is open, for workers to wait for.
  * Both waits spin for about 50 microseconds first: between two linears of one token the next job follows within that time. Only who really sleeps is woken by a system
  * call: a sleeper says so in `asleep` before it looks at the word for the last time, and who changes the word looks at `asleep` after that.
  *
@@ -40,28 +40,29 @@ struct word { _Alignas(64) _Atomic uint32_t value, asleep; };    /* one to wait 
 
 struct trace { _Alignas(64) pm_profile_event *event; size_t n; };
 
-/* The word `open`: units left, workers that hold some or will look for more, how units are taken (0: one by one; else in multiples of it), number of the job. */
-#define LEFT_BITS 24
-#define LEFT_MAX (((uint64_t)1 << LEFT_BITS) - 1)
-#define ONE_AT_WORK ((uint64_t)1 << LEFT_BITS)
-#define ALIGN_SHIFT 32
-#define ONE_JOB ((uint64_t)1 << 34)
-static size_t left_of(uint64_t open) { return open & LEFT_MAX; }
-static size_t align_of(uint64_t open) { return open >> ALIGN_SHIFT & 3; }
-static size_t at_work(uint64_t open) { return open / ONE_AT_WORK & 255; }
-_Static_assert(PM_MAX_THREADS < 256, "workers are counted in eight bits");
+/* The word of a range: begin, end, number of the job. */
+#define UNIT_BITS 20
+#define UNIT_MAX (((uint64_t)1 << UNIT_BITS) - 1)
+struct range { _Alignas(64) _Atomic uint64_t word; };
+static uint64_t range_word(uint32_t job, size_t begin, size_t end) { return (uint64_t)job << 2 * UNIT_BITS | (uint64_t)end << UNIT_BITS | begin; }
+static size_t begin_of(uint64_t word) { return word & UNIT_MAX; }
+static size_t end_of(uint64_t word) { return word >> UNIT_BITS & UNIT_MAX; }
+static bool is_of(uint64_t word, uint32_t job) { return word >> 2 * UNIT_BITS == (range_word(job, 0, 0) >> 2 * UNIT_BITS); }
 
 struct pm_pool {
     struct word epoch, undone;              /* undone: units of the current job */
-    _Alignas(64) _Atomic uint64_t open;
+    struct range *range;                    /* [n_threads], owned */
     /* of the current job, stable while a unit is undone: */
-    _Alignas(64) size_t n;
-    pm_pool_fn fn;
-    pm_pool_range_fn range;
+    _Alignas(64) size_t align;              /* 0: units are taken one by one */
+    pm_pool_fn one;
+    pm_pool_range_fn several;
     void *ctx;
-    uint64_t begin;                         /* of a split job */
+    double *portion;                        /* [n_threads], owned: of the work, that each worker is good for */
+    bool learns;                            /* from the current job */
     _Atomic bool stop;
     int n_threads, n_started;
+    size_t n_split;                         /* jobs so far */
+    struct pm_pace *pace;                   /* [n_threads], owned; of a job that the pool learns from */
     struct worker *workers;                 /* [n_threads - 1], owned */
     const char *name;                       /* of the current job */
     struct trace *trace;                    /* [n_threads], owned; NULL when off */
@@ -84,13 +85,20 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* Looks for a while whether the word becomes, or ceases to be, what it shall. */
+static bool spin_until(struct word *w, uint32_t value, bool equal)
+{
+    for (int i = 0; i < SPINS; i++) {
+        if ((atomic_load_explicit(&w->value, memory_order_acquire) == value) == equal) return true;
+        relax();
+    }
+    return false;
+}
+
 /* Returns when the word is no longer `old`. */
 static void wait_change(struct word *w, uint32_t old)
 {
-    for (int i = 0; i < SPINS; i++) {
-        if (atomic_load_explicit(&w->value, memory_order_acquire) != old) return;
-        relax();
-    }
+    if (spin_until(w, old, false)) return;
     atomic_fetch_add(&w->asleep, 1);
     while (atomic_load(&w->value) == old) syscall(SYS_futex, &w->value, FUTEX_WAIT_PRIVATE, old, NULL, NULL, 0);
     atomic_fetch_sub(&w->asleep, 1);
@@ -108,55 +116,118 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
     t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = now_ns() };
 }
 
-/* Ranges per thread of what is left, and how much slower than the mean of the others a worker must be to leave something to them: noise must not look like a little core. */
-#define RANGES 4
+/* A worker must be much slower than the mean to be treated as a little core: noise must not look like one. */
 #define SLOW 0.6
+#define LEARN_EVERY 8       /* jobs */
 
-size_t pm_pool_share(const struct pm_share *s)
+static bool is_slow(const double *portion, int n_threads, int i)
 {
-    size_t part = pm_max_size(1, s->left / ((size_t)s->n_threads * RANGES)), size = pm_min_size(s->left, (part + s->align - 1) / s->align * s->align);
-    if (!s->mine || !s->mine_ns || !s->job_ns) return size;
-    double mine = (double)s->mine / (double)s->mine_ns, others = (double)(s->n - s->left) / (double)s->job_ns - mine;
-    if (mine * (s->n_threads - 1) >= SLOW * others) return size;
-    if ((double)size / mine <= (double)(s->left - size) / others) return size;
-    size = pm_min_size(s->left, s->align);
-    return (double)size / mine <= (double)(s->left - size) / others ? size : 0;
+    return portion[i] * n_threads < SLOW;
+}
+
+/* A little core has no more than what it is good for, rounded down: the others wait for it longer than it for them. */
+void pm_pool_divide(size_t n, size_t align, const double *portion, int n_threads, size_t *end)
+{
+    size_t rest = n / align, given = 0, at = 0;
+    double fast = 0, so_far = 0;
+    for (int i = 0; i < n_threads; i++) {
+        end[i] = 0;
+        if (!is_slow(portion, n_threads, i)) fast += portion[i];
+        else rest -= end[i] = (size_t)(portion[i] * (double)(n / align));
+    }
+    for (int i = 0; i < n_threads; i++) {
+        if (!is_slow(portion, n_threads, i)) {
+            so_far += portion[i];
+            size_t to = pm_min_size(rest, (size_t)(so_far / fast * (double)rest + 0.5));
+            end[i] = to - given;
+            given = to;
+        }
+        end[i] = at += end[i] * align;
+    }
+    end[n_threads - 1] = n;
+}
+
+size_t pm_pool_take(const size_t *left, const double *portion, int n_threads, int self, size_t align, int *from)
+{
+    size_t sum = 0, size;
+    double longest = 0;
+    *from = self;
+    if (left[self]) {
+        size = (left[self] + 3) / 4;
+    } else {
+        for (int i = 0; i < n_threads; i++)
+            if ((double)left[i] / portion[i] > longest) longest = (double)left[*from = i] / portion[i];
+        size = (size_t)((double)left[*from] * portion[self] / (portion[self] + portion[*from]) + 0.5);
+    }
+    size = pm_min_size(left[*from], (pm_max_size(size, 1) + align - 1) / align * align);
+    if (!is_slow(portion, n_threads, self)) return size;
+    for (int i = 0; i < n_threads; i++) sum += left[i];
+    size_t fair = (size_t)((double)sum * portion[self]);        /* while the others do the rest */
+    return pm_min_size(size, fair / align * align);
+}
+
+/* A quarter of what is new, so that a worker that lost its CPU once is not thought slow. */
+void pm_pool_learn(double *portion, const struct pm_pace *pace, int n_threads)
+{
+    double sum = 0, rate[PM_MAX_THREADS];
+    for (int i = 0; i < n_threads; i++) {
+        if (!pace[i].units || !pace[i].ns) return;
+        sum += rate[i] = (double)pace[i].units / (double)pace[i].ns;
+    }
+    for (int i = 0; i < n_threads; i++) portion[i] += (rate[i] / sum - portion[i]) * 0.25;
+}
+
+/*
+ * Units for a worker, from the front of its own range or the back of another's; false when there are none, or none that it should take. Of the others' ranges it only knows what it must:
+ * to look at one takes it from its owner's cache. whatever: it takes what is left, however slow it is.
+ */
+static bool take(struct pm_pool *p, int worker, uint32_t job, bool whatever, size_t *first, size_t *size)
+{
+    bool slow = is_slow(p->portion, p->n_threads, worker);
+    size_t align = p->align ? p->align : 1;
+    for (;;) {
+        size_t left[PM_MAX_THREADS];
+        uint64_t word[PM_MAX_THREADS];
+        int from;
+        for (int i = 0; i < p->n_threads; i++) {
+            int at = (worker + i) % p->n_threads;
+            word[at] = atomic_load_explicit(&p->range[at].word, memory_order_acquire);
+            if (!is_of(word[at], job)) return false;
+            left[at] = end_of(word[at]) - begin_of(word[at]);
+            if (i == 0 && left[at] && !slow) break;
+        }
+        *size = pm_pool_take(left, p->portion, p->n_threads, worker, align, &from);
+        if (!*size && whatever) *size = left[from];
+        if (!*size) return false;
+        if (!p->align) *size = 1;
+        size_t begin = begin_of(word[from]), end = end_of(word[from]);
+        *first = begin;
+        uint64_t rest = range_word(job, begin + *size, end);
+        if (from != worker) {
+            *first = (end - *size) / align * align;
+            *size = end - *first;
+            rest = range_word(job, begin, *first);
+        }
+        if (atomic_compare_exchange_weak_explicit(&p->range[from].word, &word[from], rest, memory_order_acq_rel, memory_order_relaxed)) return true;
+    }
 }
 
 /* Takes units until there are none, of one job: the next is not opened before these are said to be done. */
-static void work(struct pm_pool *p, int worker)
+static void work(struct pm_pool *p, int worker, uint32_t job, bool whatever)
 {
-    uint64_t at = atomic_load_explicit(&p->open, memory_order_acquire), begin = 0;
-    struct pm_share s = { .n_threads = p->n_threads };
-    size_t times = 0;
-    while ((s.left = left_of(at)) != 0) {
-        size_t size = 1;
-        if ((s.align = align_of(at)) != 0) {
-            if (s.mine) {
-                uint64_t now = now_ns();
-                s.n = p->n;
-                s.mine_ns = now - begin;
-                s.job_ns = now - p->begin;
-            }
-            size = pm_pool_share(&s);
-            if (!size && at_work(at) > 1) {     /* the others look for more after this */
-                if (atomic_compare_exchange_weak_explicit(&p->open, &at, at - ONE_AT_WORK, memory_order_acquire, memory_order_acquire)) break;
-                continue;
-            }
-            if (!size) size = s.left;
-        }
-        if (!atomic_compare_exchange_weak_explicit(&p->open, &at, at - size + (s.mine ? 0 : ONE_AT_WORK), memory_order_acquire, memory_order_acquire)) continue;
-        if (!times && (s.align || p->trace)) begin = now_ns();
-        size_t first = p->n - s.left;
-        if (s.align) p->range(p->ctx, first, first + size, worker);
-        else p->fn(p->ctx, first, worker);
-        s.mine += size;
+    size_t first, size, mine = 0, times = 0;
+    uint64_t begin = 0;
+    while (take(p, worker, job, whatever, &first, &size)) {
+        if (!mine && (p->learns || p->trace)) begin = now_ns();
+        if (p->align) p->several(p->ctx, first, first + size, worker);
+        else for (size_t i = first; i < first + size; i++) p->one(p->ctx, i, worker);
+        mine += size;
         times++;
-        at = atomic_load_explicit(&p->open, memory_order_acquire);
     }
-    if (!s.mine) return;
+    if (!mine) return;
+    if (p->learns && p->align && !whatever) p->pace[worker] = (struct pm_pace){ mine, now_ns() - begin };
     if (p->trace) note(p, worker, begin, times);
-    if (atomic_fetch_sub(&p->undone.value, (uint32_t)s.mine) == s.mine) wake(&p->undone, 1);
+    if (atomic_fetch_sub(&p->undone.value, (uint32_t)mine) == mine) wake(&p->undone, 1);
 }
 
 static void *worker_main(void *arg)
@@ -174,54 +245,62 @@ static void *worker_main(void *arg)
         wait_change(&p->epoch, seen);
         seen = atomic_load_explicit(&p->epoch.value, memory_order_acquire);
         if (p->stop) return NULL;
-        work(p, w->index);
+        work(p, w->index, seen, false);
     }
 }
 
-static void publish(struct pm_pool *p, size_t n, size_t align)
+static uint32_t publish(struct pm_pool *p, size_t n)
 {
-    uint64_t job = (atomic_load_explicit(&p->open, memory_order_relaxed) / ONE_JOB + 1) * ONE_JOB;
-    p->n = n;
+    uint32_t job = atomic_load_explicit(&p->epoch.value, memory_order_relaxed) + 1;
+    size_t end[PM_MAX_THREADS];
     atomic_store_explicit(&p->undone.value, (uint32_t)n, memory_order_relaxed);
-    atomic_store_explicit(&p->open, job | (uint64_t)align << ALIGN_SHIFT | n, memory_order_release);
+    pm_pool_divide(n, p->align ? p->align : 1, p->portion, p->n_threads, end);
+    for (int i = 0; i < p->n_threads; i++) atomic_store_explicit(&p->range[i].word, range_word(job, i ? end[i - 1] : 0, end[i]), memory_order_release);
     atomic_fetch_add(&p->epoch.value, 1);
     wake(&p->epoch, PM_MAX_THREADS);
+    return job;
 }
 
-/* Opens the job that p describes, works at it and waits for the others. */
-static void run_job(struct pm_pool *p, size_t n, size_t align)
+/* Opens the job that p describes, works at it and waits for the others; who is late leaves his units to the caller. */
+static void run_job(struct pm_pool *p, size_t n)
 {
-    publish(p, n, align);
-    work(p, 0);
-    uint32_t left;
+    uint32_t job = publish(p, n), left;
+    work(p, 0, job, false);
+    if (spin_until(&p->undone, 0, true)) return;
+    work(p, 0, job, true);
     while ((left = atomic_load_explicit(&p->undone.value, memory_order_acquire)) != 0) wait_change(&p->undone, left);
 }
 
 void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 {
-    if (p->n_started == 0 || n_chunks <= 1 || n_chunks > LEFT_MAX) {
+    if (p->n_started == 0 || n_chunks <= 1 || n_chunks > UNIT_MAX) {
         uint64_t begin = p->trace ? now_ns() : 0;
         for (size_t c = 0; c < n_chunks; c++) fn(ctx, c, 0);
         if (p->trace) note(p, 0, begin, n_chunks);
         return;
     }
-    p->fn = fn;
+    p->align = 0;
+    p->one = fn;
     p->ctx = ctx;
-    run_job(p, n_chunks, 0);
+    p->learns = false;
+    run_job(p, n_chunks);
 }
 
 void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, size_t align)
 {
-    if (p->n_started == 0 || n <= align || n > LEFT_MAX) {
+    if (p->n_started == 0 || n <= align || n > UNIT_MAX) {
         uint64_t begin = p->trace ? now_ns() : 0;
         if (n) fn(ctx, 0, n, 0);
         if (p->trace) note(p, 0, begin, n > 0);
         return;
     }
-    p->range = fn;
+    p->align = align;
+    p->several = fn;
     p->ctx = ctx;
-    p->begin = now_ns();
-    run_job(p, n, align);
+    p->learns = p->n_split++ % LEARN_EVERY == 0;
+    for (int i = 0; p->learns && i < p->n_threads; i++) p->pace[i].units = 0;
+    run_job(p, n);
+    if (p->learns) pm_pool_learn(p->portion, p->pace, p->n_threads);
 }
 
 int pm_cpu_count(void)
@@ -264,10 +343,14 @@ pm_status pm_pool_create(int n_threads, uint64_t cpu_mask, struct pm_pool **out,
     p->n_threads = n_threads;
     p->name = "job";
     p->workers = pm_calloc((size_t)n_threads, sizeof *p->workers, err);
-    if (!p->workers) {
+    p->portion = pm_calloc((size_t)n_threads, sizeof *p->portion, err);
+    p->pace = pm_calloc((size_t)n_threads, sizeof *p->pace, err);
+    p->range = pm_calloc((size_t)n_threads, sizeof *p->range, err);
+    if (!p->workers || !p->portion || !p->pace || !p->range) {
         pm_pool_free(p);
         return PM_ERR_MEMORY;
     }
+    for (int i = 0; i < n_threads; i++) p->portion[i] = 1.0 / n_threads;
     for (int i = 1; i < n_threads; i++) {
         struct worker *w = &p->workers[i - 1];
         *w = (struct worker){ .pool = p, .index = i, .cpu = nth_cpu(cpu_mask, i) };
@@ -286,11 +369,14 @@ void pm_pool_free(struct pm_pool *p)
     if (!p) return;
     if (p->n_started) {
         p->stop = true;
-        publish(p, 0, 0);
+        publish(p, 0);
         for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     }
     pm_pool_trace(p, 0, NULL);
     free(p->workers);
+    free(p->portion);
+    free(p->pace);
+    free(p->range);
     free(p);
 }
 

@@ -24,19 +24,22 @@ void pm_pool_run(struct pm_pool *pool, pm_pool_fn fn, void *ctx, size_t n_chunks
 
 /*
  * The same for n units that are better taken several at a time: fn(ctx, first, end, worker) for ranges that cover [0, n) once, each but the last a multiple of `align` units (1, 2 or 3).
- * Ranges shrink towards the end, and a worker that is much slower than the others leaves the last ones to them.
+ * Each worker has a part of them, by how fast it was in earlier jobs of this kind, and takes it in ranges that follow each other and shrink; then it helps the others.
  */
 typedef void (*pm_pool_range_fn)(void *ctx, size_t first, size_t end, int worker);
 void pm_pool_split(struct pm_pool *pool, pm_pool_range_fn fn, void *ctx, size_t n, size_t align);
 
-/* The decision of pm_pool_split, apart so that it can be simulated: how many units a worker takes next, or 0: the others will have done the rest before it could. */
-struct pm_share {
-    size_t n, left, align;      /* units in all, not taken yet (at least 1), taken together */
-    int n_threads;
-    size_t mine;                /* units that this worker has done */
-    uint64_t mine_ns, job_ns;   /* its time for them; time since the job began */
-};
-size_t pm_pool_share(const struct pm_share *s);
+/*
+ * The decisions of pm_pool_split, apart so that they can be simulated. portion [n_threads]: of all work, that a worker is good for; they add up to 1.
+ * divide: worker i begins with units end[i-1] .. end[i]-1.
+ * take: how many units worker `self` takes next, while left[i] are in the range of worker i: from the front of its own, or when that is used up from the back of the one of worker *from; 0 =
+ * there are none, or the others will have done the rest before it could. Of left, only left[self] is looked at where that is not 0 and the worker is not a slow one.
+ */
+void pm_pool_divide(size_t n, size_t align, const double *portion, int n_threads, size_t *end);
+size_t pm_pool_take(const size_t *left, const double *portion, int n_threads, int self, size_t align, int *from);
+/* Moves portions [n_threads] towards what each worker did in a job; nothing if one of them did nothing. */
+struct pm_pace { size_t units; uint64_t ns; };
+void pm_pool_learn(double *portion, const struct pm_pace *pace, int n_threads);
 
 /* ---- tracing ---- */
 
