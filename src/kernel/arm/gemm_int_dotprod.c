@@ -10,7 +10,7 @@
 #define V16_NP(mt) ((mt) <= 2 ? 2 : 1)
 #define V16_ACC 6
 #define V16_UNPACK 1        /* masks and shifts share pipes with the multiplications */
-#define V16_AHEAD 2048      /* bytes that decode prefetches ahead */
+#define V16_FETCH(w) V16_PREFETCH((w) + 2048)       /* of decode */
 #include "kernel/body/gemm_int.inc"
 
 void pm_fill_gemm_int_dotprod(struct pm_kernels *k)

@@ -9,7 +9,7 @@
 #define V16_NP(mt) ((mt) == 1 ? 2 : 1)
 #define V16_ACC 2
 #define V16_UNPACK 1        /* masks and shifts share pipes with the multiplications */
-#define V16_AHEAD 2048      /* bytes that decode prefetches ahead */
+#define V16_FETCH(w) V16_PREFETCH((w) + 2048)       /* of decode */
 #include "kernel/body/gemm_int.inc"
 
 void pm_fill_gemm_int_neon(struct pm_kernels *k)

@@ -8,7 +8,7 @@
 #define V16_MR 4
 #define V16_NP(mt) ((mt) <= 2 ? 2 : 1)
 #define V16_ACC 4
-#define V16_AHEAD 2048      /* bytes that decode prefetches ahead */
+#define V16_FETCH(w) V16_PREFETCH_L2((w) + 8192)    /* of decode */
 #include "kernel/body/gemm_int.inc"
 
 void pm_fill_gemm_int_avx2(struct pm_kernels *k)
