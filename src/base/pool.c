@@ -15,6 +15,7 @@
  */
 #include "base/pool.h"
 
+#include "base/clock.h"
 #include "base/mem.h"
 
 #include <linux/futex.h>
@@ -24,7 +25,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #define SPINS 4000
@@ -78,13 +78,6 @@ static void relax(void)
 #endif
 }
 
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
 /* Looks for a while whether the word becomes, or ceases to be, what it shall. */
 static bool spin_until(struct word *w, uint32_t value, bool equal)
 {
@@ -113,7 +106,7 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
 {
     struct trace *t = &p->trace[worker];
     if (!chunks || t->n == p->trace_max) return;
-    t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = now_ns() };
+    t->event[t->n++] = (pm_profile_event){ .name = p->name, .chunks = (uint32_t)chunks, .begin_ns = begin, .end_ns = pm_now_ns() };
 }
 
 /* A worker must be much slower than the mean to be treated as a little core: noise must not look like one. */
@@ -218,14 +211,14 @@ static void work(struct pm_pool *p, int worker, uint32_t job, bool whatever)
     size_t first, size, mine = 0, times = 0;
     uint64_t begin = 0;
     while (take(p, worker, job, whatever, &first, &size)) {
-        if (!mine && (p->learns || p->trace)) begin = now_ns();
+        if (!mine && (p->learns || p->trace)) begin = pm_now_ns();
         if (p->align) p->several(p->ctx, first, first + size, worker);
         else for (size_t i = first; i < first + size; i++) p->one(p->ctx, i, worker);
         mine += size;
         times++;
     }
     if (!mine) return;
-    if (p->learns && p->align && !whatever) p->pace[worker] = (struct pm_pace){ mine, now_ns() - begin };
+    if (p->learns && p->align && !whatever) p->pace[worker] = (struct pm_pace){ mine, pm_now_ns() - begin };
     if (p->trace) note(p, worker, begin, times);
     if (atomic_fetch_sub(&p->undone.value, (uint32_t)mine) == mine) wake(&p->undone, 1);
 }
@@ -274,7 +267,7 @@ static void run_job(struct pm_pool *p, size_t n)
 void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 {
     if (p->n_started == 0 || n_chunks <= 1 || n_chunks > UNIT_MAX) {
-        uint64_t begin = p->trace ? now_ns() : 0;
+        uint64_t begin = p->trace ? pm_now_ns() : 0;
         for (size_t c = 0; c < n_chunks; c++) fn(ctx, c, 0);
         if (p->trace) note(p, 0, begin, n_chunks);
         return;
@@ -289,7 +282,7 @@ void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
 void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, size_t align)
 {
     if (p->n_started == 0 || n <= align || n > UNIT_MAX) {
-        uint64_t begin = p->trace ? now_ns() : 0;
+        uint64_t begin = p->trace ? pm_now_ns() : 0;
         if (n) fn(ctx, 0, n, 0);
         if (p->trace) note(p, 0, begin, n > 0);
         return;

@@ -1,19 +1,12 @@
 /*
  * Owns: engines: threads, kernels, and the measurement of what the machine can do.
  */
+#include "base/clock.h"
 #include "engine/session.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 size_t pm_isa_list(const char **names, size_t max)
 {
@@ -132,14 +125,14 @@ static void measure_chunk(void *ctx, size_t chunk, int worker)
 /* Best rate of several rounds: units per second. */
 static double best_rate(pm_engine *e, struct measure *m, size_t chunks, double units_per_chunk, double seconds)
 {
-    double best = 0, end = seconds_now() + seconds;
+    double best = 0, end = pm_seconds() + seconds;
     do {
-        double start = seconds_now();
+        double start = pm_seconds();
         pm_pool_run(e->exec.pool, measure_chunk, m, chunks);
-        double units = 0, took = seconds_now() - start;
+        double units = 0, took = pm_seconds() - start;
         for (size_t i = 0; i < chunks; i++) units += units_per_chunk > 0 ? units_per_chunk : (double)m->count[i % 256];
         if (took > 0 && units / took > best) best = units / took;
-    } while (seconds_now() < end);
+    } while (pm_seconds() < end);
     return best;
 }
 

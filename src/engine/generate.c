@@ -2,20 +2,13 @@
  * Owns: the generation loop: sample, decode to text, look for stop strings, feed.
  * Idea: text is handed out as soon as it cannot become part of a stop string any more. The buffers grow once, before the loop.
  */
+#include "base/clock.h"
 #include "engine/speculate.h"
 
 #include <string.h>
-#include <time.h>
 
 #define TEXT_ROOM 65536     /* bytes reserved for pending text: a token has far less */
 #define MAX_STOP 64
-
-static double seconds_now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 struct loop {
     pm_session *s;
@@ -115,7 +108,7 @@ pm_status pm_session_generate(pm_session *s, const pm_generate_params *params, p
     *result = (pm_generate_result){ 0 };
     pm_status st = begin(&l, err);
     if (st) return st;
-    double start = seconds_now();
+    double start = pm_seconds();
     int32_t id = 0;
     result->reason = PM_STOP_LENGTH;
     while (!params->max_tokens || result->n_tokens < params->max_tokens) {
@@ -146,7 +139,7 @@ pm_status pm_session_generate(pm_session *s, const pm_generate_params *params, p
     result->n_accepted = l.draft.n_accepted;
     s->piece = l.detok.held;
     s->piece.len = 0;
-    result->seconds = seconds_now() - start;
+    result->seconds = pm_seconds() - start;
     if (st == PM_ABORTED) {
         atomic_store(&s->abort, false);
         pm_fail(err, st, "stopped");

@@ -4,12 +4,15 @@
  */
 #include "engine/speculate.h"
 
+#include "base/clock.h"
+
 #include <string.h>
 
 #define LONGEST_MATCH 4     /* tokens that are looked for; then one less, down to */
 #define SHORTEST_MATCH 2
 #define FIRST_DRAFT 4
-#define MAX_WAIT 64
+#define MAY_LOSE 0.015      /* of the time */
+#define MAY_SPEND 4         /* steps of what was won */
 
 pm_status pm_draft_begin(struct pm_draft *d, pm_session *s, size_t max, pm_error *err)
 {
@@ -32,15 +35,12 @@ static size_t lookup(const int32_t *t, size_t n, size_t len, size_t max, int32_t
     return 0;
 }
 
-/* Drafts what may follow the timeline and `id`, which stands right behind it already. */
+/* Drafts what may follow the timeline and `id`, which stands right behind it already. The first step is a plain one, so that there is something to compare with. */
 static void propose(struct pm_draft *d, const pm_session *s, size_t left)
 {
     size_t n = s->n + 1, room = s->n_ctx - n;
     d->n = d->at = 0;
-    if (!d->max || d->wait) {
-        d->wait -= d->wait > 0;
-        return;
-    }
+    if (!d->max || !d->step || d->won < -MAY_LOSE * d->total) return;
     size_t max = pm_min_size(pm_min_size(d->length, d->max), pm_min_size(left, room));
     for (size_t len = LONGEST_MATCH; len >= SHORTEST_MATCH && !d->n && max; len--)
         if (n > len) d->n = lookup(s->ids, n, len, max, d->id);
@@ -54,9 +54,20 @@ static void learn(struct pm_draft *d)
     d->n_accepted += d->at;
     if (d->at == d->n) d->length = pm_min_size(2 * d->length, PM_DRAFT_MAX);
     else d->length = pm_max_size(2, d->at + 1);
-    d->misses = d->at ? 0 : d->misses + 1;
-    if (d->misses) d->wait = pm_min_size((size_t)2 << pm_min_size(d->misses, 5), MAX_WAIT);
+    d->won += (double)(1 + d->at) * d->step - d->took;
+    if (d->won > MAY_SPEND * d->step) d->won = MAY_SPEND * d->step;
+    d->total += d->took;
     d->n = d->at = 0;
+}
+
+static pm_status plain_step(struct pm_draft *d, pm_session *s, int32_t id, pm_error *err)
+{
+    double begin = pm_seconds();
+    pm_status st = pm_session_feed(s, &id, 1, err);
+    double took = pm_seconds() - begin;
+    d->step = d->step > 0 ? d->step + (took - d->step) / 8 : took;
+    d->total += took;
+    return st;
 }
 
 static void show_row(pm_session *s, size_t row)
@@ -75,7 +86,8 @@ pm_status pm_draft_feed(struct pm_draft *d, pm_session *s, int32_t id, size_t le
     if (s->n == s->n_ctx) return pm_session_feed(s, &id, 1, err);   /* tells that the context is full */
     s->ids[s->n] = id;
     propose(d, s, left);
-    if (!d->n) return pm_session_feed(s, &id, 1, err);
+    if (!d->n) return plain_step(d, s, id, err);
+    double begin = pm_seconds();
     int32_t all[PM_DRAFT_MAX + 1] = { id };
     uint32_t rows[PM_DRAFT_MAX + 1];
     size_t n = d->n + 1, base = s->n;
@@ -88,6 +100,7 @@ pm_status pm_draft_feed(struct pm_draft *d, pm_session *s, int32_t id, size_t le
         return st;
     }
     pm_decoder_head(&s->engine->exec, s->model, rows, n, NULL, s->engine->logits, s->ldv);
+    d->took = pm_seconds() - begin;
     s->n = base + 1;
     s->ready = true;
     show_row(s, 0);

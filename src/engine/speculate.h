@@ -3,8 +3,8 @@
  * once for all. The logits of a step do not depend on what else is in it, so what is accepted is exactly what would have been sampled without: same text, for greedy and for
  * random sampling alike (Saxena, Prompt lookup decoding, 2023, is the idea; there the acceptance is statistical).
  *
- * It looks after itself: drafts grow while they are accepted, and after a draft of which nothing was accepted it waits 4, 8, ... 64 tokens before it tries again, so that text
- * that does not repeat itself costs a few per cent at the very worst.
+ * It looks after itself: drafts grow while they are accepted, and it keeps account of what they won against plain steps, by the clock. Once it has lost 1.5 % of the time it drafts no more
+ * until enough plain steps have followed. What it has won it may lose again up to four steps.
  */
 #ifndef PM_ENGINE_SPECULATE_H
 #define PM_ENGINE_SPECULATE_H
@@ -15,10 +15,12 @@
 
 struct pm_draft {
     size_t max;                     /* longest draft, 0 = off */
-    size_t length, wait, misses;    /* of the next draft; tokens to wait; drafts in a row of which nothing was accepted */
+    size_t length;                  /* of the next draft */
     int32_t id[PM_DRAFT_MAX];
     size_t n, at;                   /* drafted; accepted so far */
     size_t n_drafted, n_accepted;   /* in all */
+    double step, took;              /* seconds: a plain step, as of late; the last draft */
+    double won, total;              /* seconds that drafts saved, less those they cost; all steps */
 };
 
 /* max: at most PM_DRAFT_MAX. Takes the memory that drafts need. */
