@@ -52,12 +52,13 @@ static bool is_of(uint64_t word, uint32_t job) { return word >> 2 * UNIT_BITS ==
 struct pm_pool {
     struct word epoch, undone;              /* undone: units of the current job */
     struct range *range;                    /* [n_threads], owned */
+    /* Who is late may look at these two while they change, for a decision that its range's word then forbids. */
+    _Alignas(64) _Atomic size_t align;      /* 0: units are taken one by one */
+    _Atomic double *portion;                /* [n_threads], owned: of the work, that each worker is good for */
     /* of the current job, stable while a unit is undone: */
-    _Alignas(64) size_t align;              /* 0: units are taken one by one */
     pm_pool_fn one;
     pm_pool_range_fn several;
     void *ctx;
-    double *portion;                        /* [n_threads], owned: of the work, that each worker is good for */
     bool learns;                            /* from the current job */
     _Atomic bool stop;
     int n_threads, n_started;
@@ -176,10 +177,10 @@ void pm_pool_learn(double *portion, const struct pm_pace *pace, int n_threads)
  */
 static bool take(struct pm_pool *p, int worker, uint32_t job, bool whatever, size_t *first, size_t *size)
 {
-    bool slow = is_slow(p->portion, p->n_threads, worker);
-    size_t align = p->align ? p->align : 1;
+    size_t asked = atomic_load_explicit(&p->align, memory_order_relaxed), align = asked ? asked : 1;
     for (;;) {
         size_t left[PM_MAX_THREADS];
+        double portion[PM_MAX_THREADS];
         uint64_t word[PM_MAX_THREADS];
         int from;
         for (int i = 0; i < p->n_threads; i++) {
@@ -187,12 +188,13 @@ static bool take(struct pm_pool *p, int worker, uint32_t job, bool whatever, siz
             word[at] = atomic_load_explicit(&p->range[at].word, memory_order_acquire);
             if (!is_of(word[at], job)) return false;
             left[at] = end_of(word[at]) - begin_of(word[at]);
-            if (i == 0 && left[at] && !slow) break;
+            portion[at] = atomic_load_explicit(&p->portion[at], memory_order_relaxed);
+            if (i == 0 && left[at] && !is_slow(portion, p->n_threads, worker)) break;
         }
-        *size = pm_pool_take(left, p->portion, p->n_threads, worker, align, &from);
+        *size = pm_pool_take(left, portion, p->n_threads, worker, align, &from);
         if (!*size && whatever) *size = left[from];
         if (!*size) return false;
-        if (!p->align) *size = 1;
+        if (!asked) *size = 1;
         size_t begin = begin_of(word[from]), end = end_of(word[from]);
         *first = begin;
         uint64_t rest = range_word(job, begin + *size, end);
@@ -211,14 +213,15 @@ static void work(struct pm_pool *p, int worker, uint32_t job, bool whatever)
     size_t first, size, mine = 0, times = 0;
     uint64_t begin = 0;
     while (take(p, worker, job, whatever, &first, &size)) {
+        bool several = atomic_load_explicit(&p->align, memory_order_relaxed) != 0;
         if (!mine && (p->learns || p->trace)) begin = pm_now_ns();
-        if (p->align) p->several(p->ctx, first, first + size, worker);
+        if (several) p->several(p->ctx, first, first + size, worker);
         else for (size_t i = first; i < first + size; i++) p->one(p->ctx, i, worker);
         mine += size;
         times++;
     }
     if (!mine) return;
-    if (p->learns && p->align && !whatever) p->pace[worker] = (struct pm_pace){ mine, pm_now_ns() - begin };
+    if (p->learns && !whatever) p->pace[worker] = (struct pm_pace){ mine, pm_now_ns() - begin };
     if (p->trace) note(p, worker, begin, times);
     if (atomic_fetch_sub(&p->undone.value, (uint32_t)mine) == mine) wake(&p->undone, 1);
 }
@@ -242,12 +245,20 @@ static void *worker_main(void *arg)
     }
 }
 
-static uint32_t publish(struct pm_pool *p, size_t n)
+static void load_portions(const struct pm_pool *p, double *out)
+{
+    for (int i = 0; i < p->n_threads; i++) out[i] = atomic_load_explicit(&p->portion[i], memory_order_relaxed);
+}
+
+static uint32_t publish(struct pm_pool *p, size_t n, size_t align)
 {
     uint32_t job = atomic_load_explicit(&p->epoch.value, memory_order_relaxed) + 1;
     size_t end[PM_MAX_THREADS];
+    double portion[PM_MAX_THREADS];
+    load_portions(p, portion);
+    atomic_store_explicit(&p->align, align, memory_order_relaxed);
     atomic_store_explicit(&p->undone.value, (uint32_t)n, memory_order_relaxed);
-    pm_pool_divide(n, p->align ? p->align : 1, p->portion, p->n_threads, end);
+    pm_pool_divide(n, align ? align : 1, portion, p->n_threads, end);
     for (int i = 0; i < p->n_threads; i++) atomic_store_explicit(&p->range[i].word, range_word(job, i ? end[i - 1] : 0, end[i]), memory_order_release);
     atomic_fetch_add(&p->epoch.value, 1);
     wake(&p->epoch, PM_MAX_THREADS);
@@ -255,9 +266,9 @@ static uint32_t publish(struct pm_pool *p, size_t n)
 }
 
 /* Opens the job that p describes, works at it and waits for the others; who is late leaves his units to the caller. */
-static void run_job(struct pm_pool *p, size_t n)
+static void run_job(struct pm_pool *p, size_t n, size_t align)
 {
-    uint32_t job = publish(p, n), left;
+    uint32_t job = publish(p, n, align), left;
     work(p, 0, job, false);
     if (spin_until(&p->undone, 0, true)) return;
     work(p, 0, job, true);
@@ -272,11 +283,10 @@ void pm_pool_run(struct pm_pool *p, pm_pool_fn fn, void *ctx, size_t n_chunks)
         if (p->trace) note(p, 0, begin, n_chunks);
         return;
     }
-    p->align = 0;
     p->one = fn;
     p->ctx = ctx;
     p->learns = false;
-    run_job(p, n_chunks);
+    run_job(p, n_chunks, 0);
 }
 
 void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, size_t align)
@@ -287,13 +297,16 @@ void pm_pool_split(struct pm_pool *p, pm_pool_range_fn fn, void *ctx, size_t n, 
         if (p->trace) note(p, 0, begin, n > 0);
         return;
     }
-    p->align = align;
     p->several = fn;
     p->ctx = ctx;
     p->learns = p->n_split++ % LEARN_EVERY == 0;
     for (int i = 0; p->learns && i < p->n_threads; i++) p->pace[i].units = 0;
-    run_job(p, n);
-    if (p->learns) pm_pool_learn(p->portion, p->pace, p->n_threads);
+    run_job(p, n, align);
+    if (!p->learns) return;
+    double portion[PM_MAX_THREADS];
+    load_portions(p, portion);
+    pm_pool_learn(portion, p->pace, p->n_threads);
+    for (int i = 0; i < p->n_threads; i++) atomic_store_explicit(&p->portion[i], portion[i], memory_order_relaxed);
 }
 
 int pm_cpu_count(void)
@@ -362,7 +375,7 @@ void pm_pool_free(struct pm_pool *p)
     if (!p) return;
     if (p->n_started) {
         p->stop = true;
-        publish(p, 0);
+        publish(p, 0, 0);
         for (int i = 0; i < p->n_started; i++) pthread_join(p->workers[i].thread, NULL);
     }
     pm_pool_trace(p, 0, NULL);

@@ -54,6 +54,7 @@ pm_status pm_engine_create(const pm_engine_params *params, pm_engine **out, pm_e
         free(e);
         return st;
     }
+    e->clock = pm_seconds;
     *out = e;
     return PM_OK;
 }

@@ -9,6 +9,7 @@ struct pm_engine {
     struct pm_exec exec;
     float *logits;          /* [logits_cap][ldv] rows of a batch, owned; grows with the batch */
     size_t logits_cap, logits_ld;
+    double (*clock)(void);  /* seconds; pm_seconds, but for tests */
 };
 
 struct pm_session {

@@ -4,8 +4,6 @@
  */
 #include "engine/speculate.h"
 
-#include "base/clock.h"
-
 #include <string.h>
 
 #define LONGEST_MATCH 4     /* tokens that are looked for; then one less, down to */
@@ -62,9 +60,9 @@ static void learn(struct pm_draft *d)
 
 static pm_status plain_step(struct pm_draft *d, pm_session *s, int32_t id, pm_error *err)
 {
-    double begin = pm_seconds();
+    double begin = s->engine->clock();
     pm_status st = pm_session_feed(s, &id, 1, err);
-    double took = pm_seconds() - begin;
+    double took = s->engine->clock() - begin;
     d->step = d->step > 0 ? d->step + (took - d->step) / 8 : took;
     d->total += took;
     return st;
@@ -87,7 +85,7 @@ pm_status pm_draft_feed(struct pm_draft *d, pm_session *s, int32_t id, size_t le
     s->ids[s->n] = id;
     propose(d, s, left);
     if (!d->n) return plain_step(d, s, id, err);
-    double begin = pm_seconds();
+    double begin = s->engine->clock();
     int32_t all[PM_DRAFT_MAX + 1] = { id };
     uint32_t rows[PM_DRAFT_MAX + 1];
     size_t n = d->n + 1, base = s->n;
@@ -100,7 +98,7 @@ pm_status pm_draft_feed(struct pm_draft *d, pm_session *s, int32_t id, size_t le
         return st;
     }
     pm_decoder_head(&s->engine->exec, s->model, rows, n, NULL, s->engine->logits, s->ldv);
-    d->took = pm_seconds() - begin;
+    d->took = s->engine->clock() - begin;
     s->n = base + 1;
     s->ready = true;
     show_row(s, 0);
