@@ -24,7 +24,7 @@
  *
  * Results, for row n and token m; acc are exact integers:
  *   w8, group 0:   acc = sum_k w*a;  y = (float)acc * (w_scale[n] * a_scale[m])
- *   w8, group G:   y = 0; per group g ascending: y = fma((float)acc_g, w_scale[n,g] * a_scale[m,g], y)
+ *   w8, group G:   y = 0; per group g of G columns (32 to 512) ascending: y = fma((float)acc_g, w_scale[n,g] * a_scale[m,g], y)
  *   w4, group 0:   y = 0; per unit u of 128 columns: y = fma((float)acc_u, a_scale[m,u], y);  then y = y * w_scale[n]
  *   w4, group G:   y = 0; per group g of G columns (32, 64, 128): y = fma((float)acc_g, w_scale[n,g] * a_scale[m, g*G/128], y)
  *   f16, bf16:     y = 0; per k ascending: y = fma(w, x, y)

@@ -156,7 +156,7 @@ static void check_longest(struct ck *c, enum ck_op op, size_t group)
 
 void ck_check_gemm_w8(struct ck *c)
 {
-    check_int(c, CK_gemm_w8, (const size_t[]){ 0, 64, 128, 256, 512 }, 5);
+    check_int(c, CK_gemm_w8, (const size_t[]){ 0, 32, 64, 128, 256, 512 }, 6);
     check_longest(c, CK_gemm_w8, 0);
 }
 
@@ -185,6 +185,7 @@ void ck_bench_gemm_w8(struct ck *c)
     for (size_t m = 1; m <= 48; m *= 48) {
         bench_int(c, CK_gemm_w8, m, 0);
         bench_int(c, CK_gemm_w8, m, 128);
+        bench_int(c, CK_gemm_w8, m, 32);
     }
 }
 

@@ -70,7 +70,7 @@ static void check(struct ck *c, bool q16, const size_t *groups, size_t n_group)
 
 void ck_check_quant_q8(struct ck *c)
 {
-    check(c, false, (const size_t[]){ 0, 64, 128, 256, 512 }, 5);
+    check(c, false, (const size_t[]){ 0, 32, 64, 128, 256, 512 }, 6);
 }
 
 void ck_check_quant_q16(struct ck *c)
@@ -91,6 +91,7 @@ void ck_bench_quant_q8(struct ck *c)
 {
     bench(c, false, 0, 1);
     bench(c, false, 128, 12);
+    bench(c, false, 32, 12);
 }
 
 void ck_bench_quant_q16(struct ck *c)
