@@ -18,7 +18,7 @@ compare() {   # FILE LABEL OPTIONS...
         if [ "$got" = "$want" ]; then echo "ok   $label $cpu $got"; else echo "FAIL $label $cpu: $got, x86 has $want"; fail=1; fi
     done
 }
-for dtype in f16 bf16 w8a8 w8a8_g128 w4a16 w4a16_g32 w4a16_g128; do
+for dtype in f16 bf16 w8a8 w8a8_g32 w8a8_g128 w4a16 w4a16_g32 w4a16_g128; do
     "$x86" synth tiny --dtype "$dtype" -o "$tmp/$dtype.pumice" >/dev/null
     compare "$tmp/$dtype.pumice" "$dtype"
 done

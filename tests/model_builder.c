@@ -71,6 +71,20 @@ static pm_status put_scales(struct maker *b, const char *name, const struct pm_l
     return st;
 }
 
+static pm_status put_order(struct maker *b, const char *name, size_t k, pm_error *err)
+{
+    int32_t *order = pm_calloc(k, sizeof *order, err);
+    if (!order) return PM_ERR_MEMORY;
+    for (size_t i = 0; i < k; i++) {
+        size_t j = (size_t)(pm_rng_unit(&b->rng) * (double)(i + 1));
+        order[i] = order[j];
+        order[j] = (int32_t)i;
+    }
+    pm_status st = pm_writer_put(&b->w, name, order, k * sizeof *order, err);
+    free(order);
+    return st;
+}
+
 static pm_status put_linear(struct maker *b, const char *prefix, const struct pm_linear_desc *l, pm_error *err)
 {
     char name[96];
@@ -83,6 +97,8 @@ static pm_status put_linear(struct maker *b, const char *prefix, const struct pm
     free(w);
     snprintf(name, sizeof name, "%s.scale", prefix);
     if (!st && pm_linear_scale_count(l)) st = put_scales(b, name, l, err);
+    snprintf(name, sizeof name, "%s.order", prefix);
+    if (!st && l->order) st = put_order(b, name, l->k, err);
     snprintf(name, sizeof name, "%s.bias", prefix);
     return !st && l->bias ? put_vector(b, name, l->n, pm_linear_panels(l) * PM_PANEL, 0, 0.3f, err) : st;
 }
@@ -170,6 +186,11 @@ static pm_status describe(const struct builder_options *o, struct pm_desc *d, pm
     if (o->mla && o->round) make_latent(&d->layer[1], 12, (struct pm_mla_desc){ 256, 128, 32, 16, 48, 1e-6f });
     d->head = d->embed = (struct pm_linear_desc){ .n = BUILDER_VOCAB, .k = d->n_embd };
     pm_dtype_apply(d, &dtype, o->rotate, o->head_same);
+    for (int id = 0; id < 2 * PM_SLOT_PER_LAYER; id++) {
+        struct pm_linear_desc *l = pm_layer_linear(&d->layer[id / PM_SLOT_PER_LAYER], (enum pm_slot_id)(id % PM_SLOT_PER_LAYER));
+        if (l && l->k && id % PM_SLOT_PER_LAYER != PM_SLOT_k_up && id % PM_SLOT_PER_LAYER != PM_SLOT_v_up) l->order = o->order;
+    }
+    d->head.order = o->order && !o->tied;
     return PM_OK;
 }
 

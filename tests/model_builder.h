@@ -22,6 +22,7 @@ struct builder_options {
     bool rwkv7, hybrid;         /* recurrent layers; hybrid: the second one has attention */
     bool mla;                   /* latent attention: in the first layer, and in the second one when round; no window or cap there */
     bool long_rope;             /* the model's rope has a long form beyond 64 tokens of context */
+    bool order;                 /* every linear that can has its columns in another order; integer types without rotate */
     uint64_t seed;
 };
 

@@ -18,7 +18,7 @@ import tempfile
 
 import numpy as np
 
-DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I8": "i1", "U8": "u1"}
+DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I32": "<i4", "I8": "i1", "U8": "u1"}
 F = np.float32
 
 
@@ -120,13 +120,15 @@ def hadamard(x, block):
 class Linear:
     def __init__(self, f, name, desc):
         self.desc, self.n, self.k, self.group = desc, desc["n"], desc["k"], desc["group"]
+        self.type, _, ordered = desc["type"].partition("_")
+        self.order = f.tensor[name + ".order"] if ordered else np.arange(self.k)    # column i is that of the input's order[i]
         w = f.tensor[name + ".weight"]
         panels = -(-self.n // 16)
         if w.shape[0] != panels:
             fail("%s has %d panels, not %d" % (name, w.shape[0], panels))
-        if desc["type"] == "w8":        # [P][kp/4][16][4]
+        if self.type == "w8":        # [P][kp/4][16][4]
             w = w.transpose(0, 2, 1, 3).reshape(panels * 16, -1)
-        elif desc["type"] == "w4":      # [P][kp/8][16][4], a byte holds columns i and i + 4 of its eight
+        elif self.type == "w4":      # [P][kp/8][16][4], a byte holds columns i and i + 4 of its eight
             w = np.stack([w & 15, w >> 4], 3).astype("i1") - 8
             w = w.transpose(0, 2, 1, 3, 4).reshape(panels * 16, -1)
         else:                           # [P][K][16]
@@ -134,7 +136,7 @@ class Linear:
         self.kp = w.shape[1]
         self.w = w[:self.n]
         self.scale = None
-        if desc["type"] in ("w8", "w4"):
+        if self.type in ("w8", "w4"):
             s = f.tensor[name + ".scale"]   # [P * 16] or [P][kp/group][16]
             s = s.transpose(0, 2, 1).reshape(panels * 16, -1) if self.group else s.reshape(-1, 1)
             self.scale = s[:self.n]
@@ -146,14 +148,16 @@ class Linear:
             return self.w[n, :self.k].astype(F)
         q = self.w[n, :self.k].astype(F)
         s = np.repeat(self.scale[n], self.group) if self.group else self.scale[n]
-        return hadamard(q * s[:self.k] if self.group else q * s, self.desc["hadamard"])
+        row = np.empty_like(q)
+        row[self.order] = q * s[:self.k] if self.group else q * s
+        return hadamard(row, self.desc["hadamard"])
 
     def __call__(self, x):
         """y[m][n] of x[m][k], with the input rotated and quantised as the file says."""
-        x = hadamard(x.astype(F), self.desc["hadamard"])
+        x = hadamard(x.astype(F), self.desc["hadamard"])[:, self.order]
         if self.scale is None:
             return (x.astype("f8") @ self.w[:, :self.k].T.astype("f8")).astype(F) + self.bias
-        eight = self.desc["type"] == "w8"
+        eight = self.type == "w8"
         x = np.pad(x, ((0, 0), (0, self.kp - self.k)))
         top, unit = (F(127), self.group or self.kp) if eight else (F(32512), 128)
         a, a_scale = np.zeros(x.shape, "f8"), []

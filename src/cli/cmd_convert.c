@@ -77,7 +77,7 @@ static int convert(int argc, char **argv)
     int64_t threads = 0;
     const struct arg table[] = {
         { "-o", ARG_TEXT, &p.output, 0, 0, "FILE", "the .pumice file to write" },
-        { "--dtype", ARG_DTYPE, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128; of a folder that is quantized already, the default is what holds its weights as they are" },
+        { "--dtype", ARG_DTYPE, &p.dtype, 0, 0, "TYPE", "f16, bf16, w8a8 (default), w8a8_g32, w8a8_g64, w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128; of a folder that is quantized already, the default is what holds its weights as they are" },
         { "--rotate", ARG_TEXT, &rotate, 0, 0, "WHEN", "rotate the inputs of integer linears, which spreads outliers: auto (default), on or off" },
         { "--head", ARG_TEXT, &head, 0, 0, "TYPE", "w8 (default): the output head in 8 bit even where the body has 4; same: as the body. Of a folder that is quantized already, the default is the head as it is" },
         { "--quality", ARG_TEXT, &quality, 0, 0, "HOW", "best (default where it is possible): weights make up for each other's rounding, as measured on a text: minutes for each 100 million weights; fast: each weight is rounded by itself, in seconds" },

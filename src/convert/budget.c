@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST_STEPS 5
+#define MOST_STEPS 6
 
 struct step {
     enum pm_wtype type;
@@ -50,7 +50,8 @@ static uint64_t bytes_of(const struct pm_linear_desc *l)
 
 static void make_ladder(struct budget *b, struct choice *x)
 {
-    static const struct { enum pm_wtype type; uint32_t group; } rungs[] = { { PM_W_W4, 128 }, { PM_W_W4, 64 }, { PM_W_W4, 32 }, { PM_W_W8, 0 }, { PM_W_W8, 512 }, { PM_W_W8, 256 }, { PM_W_W8, 128 } };
+    static const struct { enum pm_wtype type; uint32_t group; } rungs[] = { { PM_W_W4, 128 }, { PM_W_W4, 64 }, { PM_W_W4, 32 }, { PM_W_W8, 0 }, { PM_W_W8, 512 }, { PM_W_W8, 256 }, { PM_W_W8, 128 },
+                                                                             { PM_W_W8, 64 }, { PM_W_W8, 32 } };
     struct pm_linear_desc l = *linear_of(b, x);
     bool fixed = pm_slot_low_rank(pm_best_order[x->i]) || pm_exact_is(b->c, &l, pm_plan_parts(&b->c->plan, pm_best_order[x->i], x->layer));
     x->step[x->n++] = (struct step){ .type = l.type, .group = l.group, .bytes = bytes_of(&l) };

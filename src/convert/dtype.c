@@ -7,8 +7,8 @@
 #include <string.h>
 
 static const struct pm_dtype_choice choices[] = {
-    { "f16", PM_W_F16, 0 },        { "bf16", PM_W_BF16, 0 },      { "w8a8", PM_W_W8, 0 },        { "w8a8_g128", PM_W_W8, 128 }, { "w8a8_g256", PM_W_W8, 256 },
-    { "w8a8_g512", PM_W_W8, 512 }, { "w4a16", PM_W_W4, 0 },       { "w4a16_g32", PM_W_W4, 32 },  { "w4a16_g64", PM_W_W4, 64 },  { "w4a16_g128", PM_W_W4, 128 },
+    { "f16", PM_W_F16, 0 },        { "bf16", PM_W_BF16, 0 },      { "w8a8", PM_W_W8, 0 },        { "w8a8_g32", PM_W_W8, 32 },   { "w8a8_g64", PM_W_W8, 64 },   { "w8a8_g128", PM_W_W8, 128 },
+    { "w8a8_g256", PM_W_W8, 256 }, { "w8a8_g512", PM_W_W8, 512 }, { "w4a16", PM_W_W4, 0 },       { "w4a16_g32", PM_W_W4, 32 },  { "w4a16_g64", PM_W_W4, 64 },  { "w4a16_g128", PM_W_W4, 128 },
 };
 #define N_CHOICE (sizeof choices / sizeof *choices)
 
@@ -47,7 +47,7 @@ static void apply(struct pm_linear_desc *l, enum pm_wtype type, uint32_t group, 
 {
     bool integer = type == PM_W_W8 || type == PM_W_W4;
     l->type = type;
-    l->group = integer ? pm_fitting_group(type, group, l->k) : 0;
+    l->group = integer ? pm_fitting_group(group, l->k) : 0;
     l->hadamard = integer && rotate ? pm_rotation_block(l->k) : 0;
 }
 

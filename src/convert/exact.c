@@ -103,7 +103,7 @@ static pm_status take_ready(struct pm_conversion *c, const char *name, struct pm
     struct pm_code_shape s;
     enum pm_coded coded = pm_parts_coded(parts, &s);
     enum pm_wtype type = c->dtype.type;
-    uint32_t group = pm_fitting_group(type, c->dtype.group, l->k);
+    uint32_t group = pm_fitting_group(c->dtype.group, l->k);
     if (coded == PM_CODED_SOME)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.80s\" belongs to %.30s, which the checkpoint quantizes in part only, or in blocks that this family takes apart; " HINT,
                        parts->weight[0].tensor->name, name);

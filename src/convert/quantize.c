@@ -25,10 +25,9 @@ uint32_t pm_rotation_block(uint32_t k)
     return b >= 16 ? b : 0;
 }
 
-uint32_t pm_fitting_group(enum pm_wtype type, uint32_t group, uint32_t k)
+uint32_t pm_fitting_group(uint32_t group, uint32_t k)
 {
-    uint32_t least = type == PM_W_W8 ? 128 : 32;
-    for (; group >= least; group /= 2)
+    for (; group >= 32; group /= 2)
         if (k % group == 0) return group;
     return 0;
 }

@@ -23,7 +23,7 @@ void pm_pack_panel(const struct pm_linear_desc *l, const int8_t *q, size_t ldq, 
 
 /* Block of the rotation for an input of k columns: the largest power of two that divides k, at most 512; 0 when it is smaller than 16. */
 uint32_t pm_rotation_block(uint32_t k);
-/* The group that fits k: `group`, or a half, a quarter ... of it, down to the smallest that the type has; else 0 (one scale per row). */
-uint32_t pm_fitting_group(enum pm_wtype type, uint32_t group, uint32_t k);
+/* The group that fits k: `group`, or a half, a quarter ... of it, down to 32; else 0 (one scale per row). */
+uint32_t pm_fitting_group(uint32_t group, uint32_t k);
 
 #endif

@@ -57,6 +57,9 @@ static pm_status add_linear(struct pm_writer *w, const char *prefix, const struc
     if ((st = add(w, name, dtype[l->type], integer ? 4 : 3, shape, err))) return st;
     snprintf(name, sizeof name, "%s.scale", prefix);
     if (integer && (st = l->group ? add(w, name, PM_F32, 3, scale, err) : add_vector(w, name, panels * 16, err))) return st;
+    size_t k = l->k;
+    snprintf(name, sizeof name, "%s.order", prefix);
+    if (l->order && (st = add(w, name, PM_I32, 1, &k, err))) return st;
     snprintf(name, sizeof name, "%s.bias", prefix);
     return l->bias ? add_vector(w, name, panels * 16, err) : PM_OK;
 }

@@ -50,11 +50,19 @@ static const char *const act_names[PM_ACT_COUNT] = { "silu", "gelu" };
 static const char *const norm_names[PM_NORM_COUNT] = { "rms", "layer" };
 static const char *const rope_names[PM_ROPE_COUNT] = { "fixed", "long", "dynamic", "doubling" };
 
+/* A linear with an order of its columns has a type of its own, so that a reader that knows no orders refuses it. */
+static const struct { const char *name; enum pm_wtype type; bool order; } type_names[] = {
+    { "f16", PM_W_F16, false }, { "bf16", PM_W_BF16, false }, { "w8", PM_W_W8, false }, { "w4", PM_W_W4, false }, { "w8_ordered", PM_W_W8, true }, { "w4_ordered", PM_W_W4, true },
+};
+#define N_TYPE_NAMES (sizeof type_names / sizeof *type_names)
+
 /* ---- to JSON ---- */
 
 static json_t *linear_to_json(const struct pm_linear_desc *l)
 {
-    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b}", "type", pm_wtype_name(l->type), "n", (json_int_t)l->n, "k", (json_int_t)l->k, "group",
+    size_t t = 0;
+    while (t + 1 < N_TYPE_NAMES && (type_names[t].type != l->type || type_names[t].order != l->order)) t++;
+    return json_pack("{s:s, s:I, s:I, s:I, s:I, s:b}", "type", type_names[t].name, "n", (json_int_t)l->n, "k", (json_int_t)l->k, "group",
                      (json_int_t)l->group, "hadamard", (json_int_t)l->hadamard, "bias", l->bias);
 }
 
@@ -141,20 +149,20 @@ static pm_status read_linear(const json_t *parent, const char *what, const char 
     const char *type;
     pm_status st = pm_json_str(j, path, "type", &type, err);
     if (st) return st;
-    unsigned t = 0;
-    while (t < PM_W_COUNT && strcmp(type, pm_wtype_name((enum pm_wtype)t)) != 0) t++;
-    if (t == PM_W_COUNT) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s.type \"%.20s\" is not known", path, type);
-    *l = (struct pm_linear_desc){ .type = (enum pm_wtype)t };
+    size_t t = 0;
+    while (t < N_TYPE_NAMES && strcmp(type, type_names[t].name) != 0) t++;
+    if (t == N_TYPE_NAMES) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s.type \"%.20s\" is not known", path, type);
+    *l = (struct pm_linear_desc){ .type = type_names[t].type, .order = type_names[t].order };
     if ((st = pm_json_u32(j, path, "n", 1, PM_MAX_VOCAB, &l->n, err)) != PM_OK) return st;
     if ((st = pm_json_u32(j, path, "k", 1, PM_MAX_K, &l->k, err)) != PM_OK) return st;
     if ((st = pm_json_u32(j, path, "group", 0, 512, &l->group, err)) != PM_OK) return st;
     if ((st = pm_json_u32(j, path, "hadamard", 0, 4096, &l->hadamard, err)) != PM_OK) return st;
     if ((st = pm_json_opt_bool(j, path, "bias", &l->bias, err)) != PM_OK) return st;
-    bool group_ok = l->group == 0 || (l->type == PM_W_W8 && (l->group == 128 || l->group == 256 || l->group == 512)) ||
-                    (l->type == PM_W_W4 && (l->group == 32 || l->group == 64 || l->group == 128));
-    if (!group_ok || (l->group && l->k % l->group)) return pm_fail(err, PM_ERR_FORMAT, "%s.group %u does not fit type %s and k %u", path, l->group, type, l->k);
+    uint32_t most = l->type == PM_W_W8 ? 512 : l->type == PM_W_W4 ? 128 : 0;
+    if (l->group && (l->group < 32 || l->group > most || (l->group & (l->group - 1)) || l->k % l->group)) return pm_fail(err, PM_ERR_FORMAT, "%s.group %u does not fit type %s and k %u", path, l->group, type, l->k);
     if (l->hadamard && (l->hadamard < 2 || (l->hadamard & (l->hadamard - 1)) || l->k % l->hadamard))
         return pm_fail(err, PM_ERR_FORMAT, "%s.hadamard %u is not a power of two that divides k %u", path, l->hadamard, l->k);
+    if (l->hadamard && l->order) return pm_fail(err, PM_ERR_FORMAT, "%s.hadamard is %u; type %s has no rotation", path, l->hadamard, type);
     return PM_OK;
 }
 
@@ -295,7 +303,7 @@ static pm_status read_layer(const json_t *j, uint32_t i, const struct pm_desc *d
 #include "model/tensors.inc"
 #undef PM_VECTOR
 #undef PM_LINEAR
-    if (l->k_up.bias || l->v_up.bias) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: attn.k_up and attn.v_up cannot have a bias", layer);
+    if (l->k_up.bias || l->v_up.bias || l->k_up.order || l->v_up.order) return pm_fail(err, PM_ERR_UNSUPPORTED, "%s: attn.k_up and attn.v_up cannot have a bias or an order", layer);
     return PM_OK;
 }
 
@@ -354,6 +362,7 @@ static pm_status read_body(const json_t *j, struct pm_desc *d, pm_error *err)
         (!d->tied && (st = read_fitting(j, "model", "embed", d->n_vocab, d->n_embd, &d->embed, err))) || (st = read_ropes(j, d, err)))
         return st;
     d->norm = (enum pm_norm_kind)norm;
+    if (d->tied ? d->head.order : d->embed.order) return pm_fail(err, PM_ERR_UNSUPPORTED, "model.%s: an embedding table cannot have an order of its columns", d->tied ? "head" : "embed");
     if ((st = pm_json_opt_bool(j, "model", "embed_balanced", &d->embed_balanced, err))) return st;
     if (d->embed_balanced && !d->tied) return pm_fail(err, PM_ERR_FORMAT, "model: field \"embed_balanced\" is only for a table that is \"tied\"");
     if (!json_is_array(layers)) return pm_fail(err, PM_ERR_MISSING, "model: field \"layers\" is missing");

@@ -24,6 +24,7 @@
  * A linear NAME of N rows and K columns; P = ceil(N/16), kp = K rounded up to 64:
  *   NAME.weight   w8: I8 [P][kp/4][16][4];  w4: U8 [P][kp/8][16][4];  f16/bf16: F16/BF16 [P][K][16]
  *   NAME.scale    F32: [P*16] when group is 0, else [P][kp/group][16]; integer types only
+ *   NAME.order    I32 [K], a permutation of 0 .. K-1, when it has one
  *   NAME.bias     F32 [P*16], when it has one
  * Padding rows and columns are zero (w4: nibble 8), padding scales 0.
  *
@@ -52,9 +53,10 @@ const char *pm_wtype_name(enum pm_wtype t);     /* "f16", "bf16", "w8", "w4" */
 struct pm_linear_desc {
     enum pm_wtype type;
     uint32_t n, k;
-    uint32_t group;         /* columns per scale; 0 = one scale per row. w8: 128, 256, 512; w4: 32, 64, 128; must divide k */
+    uint32_t group;         /* columns per scale; 0 = one scale per row. A power of two from 32 to 512 (w8) or 128 (w4) that divides k */
     uint32_t hadamard;      /* block of the Hadamard rotation applied to the input before it is quantised; 0 = none. A power of two dividing k, <= 4096 */
     bool bias;
+    bool order;             /* NAME.order says which column of the input each column of the weights multiplies; integer types without rotation only, not embedding tables, k_up, v_up */
 };
 
 enum pm_norm_kind { PM_NORM_RMS, PM_NORM_LAYER, PM_NORM_COUNT };

@@ -104,7 +104,7 @@ void pm_linear_forward(struct pm_exec *e, const struct pm_linear *l, const struc
 /* What `pending` says, for one row of n values; `t` its number, rows of y have ldx floats. */
 void pm_pending_add(const struct pm_exec *e, const struct pm_pending *p, size_t t, size_t ldx, float *x, size_t n, float eps);
 
-/* A few rows times panels panel0 .. panel0+n_panel-1 of a linear without bias, all of it on the calling thread; for tasks whose rows are their own. x[m][ldx] is rotated in place when the
+/* A few rows times panels panel0 .. panel0+n_panel-1 of a linear without bias and order, all of it on the calling thread; for tasks whose rows are their own. x[m][ldx] is rotated in place when the
    linear rotates; pack: room for m tokens; y[m][ldy]: 16 values for each panel. */
 struct pm_rows {
     float *x;
@@ -115,7 +115,7 @@ struct pm_rows {
 };
 void pm_linear_rows(struct pm_exec *e, const struct pm_linear *l, size_t panel0, size_t n_panel, const struct pm_rows *r);
 
-/* Row `id` of an embedding table into out[k]. */
+/* Row `id` of an embedding table into out[k]. (Of a linear with an order: column i is that of the input's order[i].) */
 void pm_linear_row(const struct pm_exec *e, const struct pm_linear *l, size_t id, float *out);
 
 #endif

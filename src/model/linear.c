@@ -1,8 +1,8 @@
 /*
  * Owns: the linears of a forward pass and the scratch memory they need. This is the one place that chooses the device of a matrix product.
  *
- *   row -> norm or swiglu -> rotate -> quantise and pack      one job over tokens
- *   packed rows x panels -> y                                 one job over panels
+ *   row -> norm or swiglu -> rotate or put in order -> quantise and pack      one job over tokens
+ *   packed rows x panels -> y                                                 one job over panels
  *
  * A weight panel is read once from memory for all tokens; threads share output rows, never a sum, so results do not depend on their number.
  */
@@ -28,6 +28,12 @@ void pm_pack_see(struct pm_pack_size *s, const struct pm_linear_desc *l)
     s->scales = pm_max_size(s->scales, pm_units(kp, pm_min_size(unit, l->type == PM_W_W4 ? PM_ACT_UNIT : unit)));
 }
 
+static void see(struct sizes *s, const struct pm_linear_desc *l)
+{
+    pm_pack_see(&s->pack, l);
+    if (l->order) s->worker_bytes = pm_max_size(s->worker_bytes, pm_round_up(l->k * sizeof(float), 64));
+}
+
 static struct sizes sizes_of(const struct pm_desc *d)
 {
     struct sizes s = { .ld_embd = pm_round_up(d->n_embd, 16), .n_rope = d->n_rope, .pack.scales = 1 };
@@ -45,10 +51,10 @@ static struct sizes sizes_of(const struct pm_desc *d)
         s.ld_ff = pm_max_size(s.ld_ff, pm_round_up(l->gate_up.n, 16));
         for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
             const struct pm_linear_desc *linear = pm_layer_linear(l, (enum pm_slot_id)id);
-            if (linear && linear->k) pm_pack_see(&s.pack, linear);    /* one that the layer does not have is all zero */
+            if (linear && linear->k) see(&s, linear);    /* one that the layer does not have is all zero */
         }
     }
-    pm_pack_see(&s.pack, &d->head);
+    see(&s, &d->head);
     return s;
 }
 
@@ -182,11 +188,22 @@ static float *prepare_row(const struct job *j, size_t t)
     return out;
 }
 
-static void rotate_and_pack(const struct job *j, size_t t, float *x)
+/* The row with its columns where the weights have theirs, in the worker's memory. */
+static const float *in_order(const struct job *j, const float *x, int worker)
+{
+    float *out = (float *)(void *)(j->e->worker + (size_t)worker * j->e->worker_bytes);
+    const int32_t *order = j->l->order;
+    for (size_t i = 0; i < j->l->desc.k; i++) out[i] = x[order[i]];
+    return out;
+}
+
+/* worker: whose memory an order takes. */
+static void arrange_and_pack(const struct job *j, size_t t, float *row, int worker)
 {
     const struct pm_linear_desc *d = &j->l->desc;
     const struct pm_kernels *k = &j->e->kern;
-    if (d->hadamard) k->hadamard(x, d->k, d->hadamard);
+    if (d->hadamard) k->hadamard(row, d->k, d->hadamard);
+    const float *x = j->l->order ? in_order(j, row, worker) : row;
     if (d->type != PM_W_W8 && d->type != PM_W_W4) return;
     size_t stride, off = pm_tile_offset(t, j->m, k->mr, j->gemm.kp, &stride);
     struct pm_quant q = { .k = d->k, .kp = j->gemm.kp, .group = d->group, .stride = stride, .dst = j->pack.a + off, .dst_lo = j->pack.a_lo + off,
@@ -197,9 +214,8 @@ static void rotate_and_pack(const struct job *j, size_t t, float *x)
 
 static void prepare_chunk(void *ctx, size_t chunk, int worker)
 {
-    (void)worker;
     const struct job *j = ctx;
-    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, prepare_row(j, t));
+    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) arrange_and_pack(j, t, prepare_row(j, t), worker);
 }
 
 static void prepare_only(void *ctx, size_t chunk, int worker)
@@ -211,10 +227,9 @@ static void prepare_only(void *ctx, size_t chunk, int worker)
 
 static void pack_only(void *ctx, size_t chunk, int worker)
 {
-    (void)worker;
     const struct job *j = ctx;
     float *rows = has_out(j->in->prep) ? j->in->out : j->in->x;
-    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) rotate_and_pack(j, t, rows + t * j->in->ldx);
+    for (size_t t = chunk * j->per_chunk; t < pm_min_size(j->m, (chunk + 1) * j->per_chunk); t++) arrange_and_pack(j, t, rows + t * j->in->ldx, worker);
 }
 
 static void multiply(const struct job *j, size_t p0, size_t p1)
@@ -279,7 +294,7 @@ void pm_linear_rows(struct pm_exec *e, const struct pm_linear *l, size_t panel0,
     if (l->scale) j.gemm.w_scale = l->scale + panel0 * (pm_linear_scale_count(&l->desc) / panels);
     j.gemm.y = r->y;
     j.gemm.ldy = r->ldy;
-    for (size_t t = 0; t < r->m; t++) rotate_and_pack(&j, t, r->x + t * r->ldx);
+    for (size_t t = 0; t < r->m; t++) arrange_and_pack(&j, t, r->x + t * r->ldx, 0);     /* no order */
     multiply(&j, 0, n_panel);
 }
 

@@ -42,6 +42,22 @@ static pm_status bind_vector(const struct pm_model *m, const char *name, size_t 
     return st;
 }
 
+/* A permutation of 0 .. k-1: the forward pass reads inputs through it. */
+static pm_status bind_order(const struct pm_model *m, const char *name, size_t k, const int32_t **out, pm_error *err)
+{
+    uint8_t seen[PM_MAX_K / 8] = { 0 };
+    const void *p = NULL;
+    pm_status st = bind(m, name, PM_I32, 1, &k, &p, err);
+    *out = p;
+    for (size_t i = 0; i < k && !st; i++) {
+        int32_t c = (*out)[i];
+        if (c < 0 || (size_t)c >= k) return pm_fail(err, PM_ERR_FORMAT, "tensor \"%s\" has %ld at %zu; it must be from 0 to %zu", name, (long)c, i, k - 1);
+        if (seen[c / 8] >> c % 8 & 1) return pm_fail(err, PM_ERR_FORMAT, "tensor \"%s\" has %ld at %zu a second time; it must name each column once", name, (long)c, i);
+        seen[c / 8] |= (uint8_t)(1u << c % 8);
+    }
+    return st;
+}
+
 static pm_status bind_linear(const struct pm_model *m, const char *name, const struct pm_linear_desc *d, struct pm_linear *l, pm_error *err)
 {
     static const enum pm_dtype dtype[PM_W_COUNT] = { [PM_W_F16] = PM_F16, [PM_W_BF16] = PM_BF16, [PM_W_W8] = PM_I8, [PM_W_W4] = PM_U8 };
@@ -60,6 +76,10 @@ static pm_status bind_linear(const struct pm_model *m, const char *name, const s
         st = d->group ? bind(m, path, PM_F32, 3, shape, &p, err) : bind_vector(m, path, rows, &l->scale, err);
         if (st) return st;
         if (d->group) l->scale = p;
+    }
+    if (d->order) {
+        snprintf(path, sizeof path, "%s.order", name);
+        if ((st = bind_order(m, path, d->k, &l->order, err))) return st;
     }
     if (d->bias) {
         snprintf(path, sizeof path, "%s.bias", name);
@@ -179,7 +199,7 @@ static pm_status add_up(void *ctx, const struct pm_slot *s, pm_error *err)
     uint64_t macs = (uint64_t)l->n * l->k;
     sum->params += macs + (l->bias ? l->n : 0);
     if (s->id == PM_SLOT_embed) return PM_OK;       /* one row of it is read */
-    sum->bytes += pm_linear_weight_bytes(l) + 4 * pm_linear_scale_count(l);
+    sum->bytes += pm_linear_weight_bytes(l) + 4 * pm_linear_scale_count(l) + (l->order ? 4 * (uint64_t)l->k : 0);
     if (s->id != PM_SLOT_head) sum->body_macs += macs;
     return PM_OK;
 }

@@ -14,6 +14,7 @@ struct pm_linear {
     const void *w;          /* panels, in the mapping */
     const float *scale;     /* NULL for float types */
     const float *bias;      /* [N padded to 16] or NULL */
+    const int32_t *order;   /* [K] which column of the input each column of w multiplies; NULL: its own */
     const float *balance;   /* of a table of embeddings: [K] that a row is multiplied by; or NULL */
     const struct pm_filemap *sparse;    /* the mapping that w lies in, when only a row of w is read now and then; else NULL */
 };

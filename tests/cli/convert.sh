@@ -2,7 +2,7 @@
 # pumice convert, synth and inspect: files appear whole or not at all, and say what is in them.
 . "$(dirname "$0")/lib.sh"
 "$CHECKPOINT" "$T/ck" || exit 1
-dtypes="f16 bf16 w8a8 w8a8_g128 w8a8_g256 w8a8_g512 w4a16 w4a16_g32 w4a16_g64 w4a16_g128"
+dtypes="f16 bf16 w8a8 w8a8_g32 w8a8_g64 w8a8_g128 w8a8_g256 w8a8_g512 w4a16 w4a16_g32 w4a16_g64 w4a16_g128"
 
 # ---- synth
 

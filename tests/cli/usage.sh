@@ -77,7 +77,7 @@ fails 2 '--head must be w8 or same, not "f16"' synth tiny -o "$T/x" --head f16
 
 for c in "convert $T -o $T/x" "synth tiny -o $T/x" "bench --all"; do
     # shellcheck disable=SC2086
-    fails 2 ": --dtype must be f16, bf16, w8a8, w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128, not \"q4\"" $c --dtype q4
+    fails 2 ": --dtype must be f16, bf16, w8a8, w8a8_g32, w8a8_g64, w8a8_g128, w8a8_g256, w8a8_g512, w4a16, w4a16_g32, w4a16_g64 or w4a16_g128, not \"q4\"" $c --dtype q4
 done
 
 # Missing and surplus arguments.

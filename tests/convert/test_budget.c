@@ -51,7 +51,8 @@ static void test_impossible(void **state)
         { "w4a16", 8.5, "budget 8.5: with w4a16, the linears of the layers can have from 4.25 to 8.25 bits" },
         { "w4a16", -1, "budget -1: with w4a16, the linears" },
         { "w4a16", 0.0 / 0.0, "nan: with w4a16, the linears" },
-        { "w8a8_g128", 8.5, "budget 8.5: no linear of this model can have more bits than w8a8_g128 gives it" },
+        { "w8a8", 9.25, "budget 9.25: with w8a8, the linears of the layers can have from 8.25 to 9.00 bits" },
+        { "w8a8_g32", 9.5, "budget 9.5: no linear of this model can have more bits than w8a8_g32 gives it" },
     };
     pm_error err;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -63,6 +64,8 @@ static void test_impossible(void **state)
     assert_non_null(strstr(said, "0 of 8 linears"));
     assert_int_equal(convert("w4a16", PM_QUALITY_FAST, 8.25, 1, &err), PM_OK);
     assert_non_null(strstr(said, "8 of 8 linears have more than w4a16: 8 w8"));
+    assert_int_equal(convert("w8a8_g128", PM_QUALITY_FAST, 9, 1, &err), PM_OK);
+    assert_non_null(strstr(said, "8 of 8 linears have more than w8a8_g128: 8 w8_g32"));
 }
 
 /* One linear more than four bits each, and it is the one that hurts. */

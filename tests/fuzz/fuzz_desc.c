@@ -17,7 +17,7 @@
 static const char tokenizer[] = "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}";
 static pm_engine *engine;
 
-/* Frequencies must be sensible for the file to open; all else is noise. */
+/* Frequencies must be sensible and orders be orders for the file to open; all else is noise. */
 static pm_status fill(struct pm_writer *w, const struct pm_buf *tok, pm_error *err)
 {
     uint64_t rng = w->n;
@@ -33,6 +33,8 @@ static pm_status fill(struct pm_writer *w, const struct pm_buf *tok, pm_error *e
         if (!p) abort();
         if (strncmp(t->name, "rope.", 5) == 0)
             for (size_t k = 0; k < t->bytes / 4; k++) ((float *)p)[k] = (float)(1024 * pm_rng_unit(&rng));
+        else if (t->dtype == PM_I32)
+            for (size_t k = 0; k < t->bytes / 4; k++) ((int32_t *)p)[k] = (int32_t)(t->bytes / 4 - 1 - k);
         else
             for (size_t k = 0; k < t->bytes / 8 + 1; k++) p[k] = pm_rng_next(&rng);
         st = pm_writer_put(w, t->name, p, t->bytes, err);

@@ -136,6 +136,9 @@ static void test_same_bits(void **state)
         { .dtype = "f16", .round = true, .mla = true, .post_norms = true, .seed = 32 },
         { .dtype = "w8a8", .rwkv7 = true, .layer_norm = true, .rotate = true, .seed = 30 },
         { .dtype = "w4a16_g32", .round = true, .rwkv7 = true, .layer_norm = true, .rotate = true, .seed = 31 },
+        { .dtype = "w8a8_g32", .bias = true, .order = true, .seed = 33 },
+        { .dtype = "w8a8_g64", .round = true, .tied = true, .head_same = true, .seed = 34 },
+        { .dtype = "w4a16_g32", .mla = true, .order = true, .seed = 35 },
         { .dtype = "f16", .rwkv7 = true, .hybrid = true, .post_norms = true, .tied = true, .seed = 32 },
     };
     static const int threads[] = { 1, 2, 3, 7 };

@@ -53,7 +53,7 @@ static void rotate(double *x, size_t n, size_t block)
 static void multiply(const struct pm_linear *l, const double *x_in, double *y)
 {
     double x[1024];
-    memcpy(x, x_in, l->desc.k * sizeof *x);
+    for (size_t k = 0; k < l->desc.k; k++) x[k] = x_in[l->order ? (size_t)l->order[k] : k];
     rotate(x, l->desc.k, l->desc.hadamard);
     for (size_t n = 0; n < l->desc.n; n++) {
         y[n] = l->bias ? (double)l->bias[n] : 0;
@@ -404,6 +404,10 @@ static void test_against_reference(void **state)
         { { .dtype = "f16", .round = true, .rwkv7 = true, .layer_norm = true, .post_norms = true, .tied = true, .seed = 17 }, 3e-6 },
         { { .dtype = "bf16", .rwkv7 = true, .hybrid = true, .seed = 18 }, 3e-6 },
         { { .dtype = "w8a8", .rwkv7 = true, .layer_norm = true, .rotate = true, .seed = 19 }, 4e-2 },
+        { { .dtype = "w8a8_g32", .tied = true, .bias = true, .seed = 24 }, 4e-2 },
+        { { .dtype = "w8a8_g64", .round = true, .order = true, .head_same = true, .seed = 25 }, 4e-2 },
+        { { .dtype = "w4a16_g32", .bias = true, .order = true, .qk_norm = true, .head_same = true, .seed = 26 }, 4e-4 },
+        { { .dtype = "w4a16", .mla = true, .order = true, .head_same = true, .seed = 27 }, 4e-4 },
         { { .dtype = "w4a16_g64", .round = true, .rwkv7 = true, .layer_norm = true, .rotate = true, .head_same = true, .seed = 20 }, 4e-2 },    /* the low-rank parts are w8a8 */
     };
     static double want[N_TOK][BUILDER_VOCAB];
@@ -450,13 +454,62 @@ static void test_balance(void **state)
     }
 }
 
+/* The forward pass reads through an order without a look: what is not a permutation is refused with the tensor's name, and so is an order where none can be. */
+static void test_order(void **state)
+{
+    (void)state;
+    static const struct { size_t at; int32_t value; const char *says; } lies[] = {
+        { 0, -1, "tensor \"layers.1.attn.o.order\" has -1 at 0; it must be from 0 to 119" }, { 119, 120, "tensor \"layers.1.attn.o.order\" has 120 at 119; it must be from 0 to 119" },
+        { 7, INT32_MAX, "has 2147483647 at 7" }, { 5, -2, "tensor \"layers.1.attn.o.order\" has " },     /* -2: what stands at 4 */
+    };
+    pm_error err = { 0 };
+    struct pm_model m;
+    struct pm_desc d;
+    const struct builder_options o = { .dtype = "w4a16", .order = true, .seed = 1 };
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        assert_int_equal(builder_write(path, &o, &err), PM_OK);
+        assert_int_equal(pm_model_load(&m, path, &err), PM_OK);
+        int32_t value = lies[i].value == -2 ? m.layer[1].o.order[4] : lies[i].value;
+        long off = (long)pm_container_find(&m.file, "layers.1.attn.o.order")->off + (long)lies[i].at * 4;
+        pm_model_unload(&m);
+        FILE *f = fopen(path, "r+b");
+        assert_non_null(f);
+        assert_int_equal(fseek(f, off, SEEK_SET), 0);
+        assert_int_equal(fwrite(&value, sizeof value, 1, f), 1);
+        fclose(f);
+        assert_int_equal(pm_model_load(&m, path, &err), PM_ERR_FORMAT);
+        if (!strstr(err.msg, lies[i].says) || (lies[i].value == -2 && !strstr(err.msg, " at 5 a second time; it must name each column once"))) fail_msg("\"%s\" does not say \"%s\"", err.msg, lies[i].says);
+        err = (pm_error){ 0 };
+    }
+    static const struct { struct builder_options o; bool layer; const char *linear, *type; int hadamard; const char *says; } fields[] = {
+        { { .dtype = "w8a8", .tied = true }, false, "head", "w8_ordered", 0, "model.head: an embedding table cannot have an order of its columns" },
+        { { .dtype = "w8a8" }, false, "embed", "w4_ordered", 0, "model.embed: an embedding table cannot have an order of its columns" },
+        { { .dtype = "w8a8", .mla = true }, true, "attn.v_up", "w8_ordered", 0, "layers[0]: attn.k_up and attn.v_up cannot have a bias or an order" },
+        { { .dtype = "w8a8" }, true, "attn.o", "w8_ordered", 16, "layers[0].attn.o.hadamard is 16; type w8_ordered has no rotation" },
+        { { .dtype = "w8a8" }, true, "attn.o", "f16_ordered", 0, "layers[0].attn.o.type \"f16_ordered\" is not known" },
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
+        assert_int_equal(builder_write(path, &fields[i].o, &err), PM_OK);
+        assert_int_equal(pm_model_load(&m, path, &err), PM_OK);
+        json_t *j = pm_desc_to_json(&m.desc, &err);
+        json_t *l = json_object_get(fields[i].layer ? json_object_get(json_array_get(json_object_get(j, "layers"), 0), "linears") : j, fields[i].linear);
+        json_object_set_new(l, "type", json_string(fields[i].type));
+        json_object_set_new(l, "hadamard", json_integer(fields[i].hadamard));
+        assert_int_not_equal(pm_desc_from_json(j, &d, &err), PM_OK);
+        if (!strstr(err.msg, fields[i].says)) fail_msg("\"%s\" does not say \"%s\"", err.msg, fields[i].says);
+        err = (pm_error){ 0 };
+        json_decref(j);
+        pm_model_unload(&m);
+    }
+}
+
 int main(void)
 {
     strcpy(path, "/tmp/pumice-forward-XXXXXX");
     int fd = mkstemp(path);
     if (fd < 0) return 1;
     close(fd);
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_reference), cmocka_unit_test(test_balance) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_against_reference), cmocka_unit_test(test_balance), cmocka_unit_test(test_order) };
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(path);
     return failed;
