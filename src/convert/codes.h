@@ -33,11 +33,13 @@ struct pm_codes {
     const char *scale_name;             /* the tensor's, for messages; borrowed from the source */
     size_t n_group, group;              /* columns of a group */
     const uint8_t *group_of;            /* I32 [cols] in a mapping, the group of each column; NULL: column / group */
+    int32_t *order;                     /* owned, set by pm_codes_finish: what shape.order points to */
     struct pm_code_shape shape;         /* set by pm_codes_finish */
 };
 
-/* Works out `shape`, which reads every zero point and group number. A group number that is not one is PM_ERR_VALUE and named. */
+/* Works out `shape`, which reads every zero point and group number. Group numbers that are not one each, or do not give every group its columns, are PM_ERR_VALUE and named. */
 pm_status pm_codes_finish(struct pm_codes *k, const char *group_name, pm_error *err);
+void pm_codes_free(struct pm_codes *k);
 /* A row as floats, as the official dequantization of these formats gives it in 32 bits. */
 void pm_codes_row(const struct pm_codes *k, size_t row, float *out);
 /* See pm_source_codes. */

@@ -85,7 +85,7 @@ static pm_status put_linear(struct pm_conversion *c, const char *name, const str
     float *scale = n_scale ? pm_calloc(n_scale, sizeof *scale, err) : NULL;
     if (n_scale && !scale) return PM_ERR_MEMORY;
     bool exact = pm_exact_is(c, l, parts);
-    pm_status st = exact ? pm_exact_put(c, o.weight, l, parts, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
+    pm_status st = exact ? pm_exact_put(c, name, l, parts, scale, err) : put_quantised(c, l, parts, &o, scale, &err2, &sum2, err);
     if (!st && n_scale) st = pm_writer_put(&c->writer, o.scale, scale, n_scale * sizeof *scale, err);
     free(scale);
     if (!st && l->bias) st = put_bias(c, o.bias, parts, l->n, pm_linear_panels(l) * PM_PANEL, err);

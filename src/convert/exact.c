@@ -1,9 +1,9 @@
 /*
- * Owns: weights that are integers times scales already, and go into the file as they are: Q4_0 of a GGUF file, and folders that GPTQ, AWQ or compressed-tensors have made. No rotation,
+ * Owns: weights that are integers times scales already, and go into the file as they are: Q4_0 and Q8_0 of a GGUF file, and folders that GPTQ, AWQ or compressed-tensors have made. No rotation,
  * no rounding: the integers are the same, and scales in 32 bits hold those in 16 exactly. (A factor that a family puts on a linear goes into its scales, rounded once.)
  *
  * A dtype holds a linear if the integers are in its range, and each of its groups lies within one of the checkpoint's: a scale may be repeated, not mixed. So four-bit weights with zero
- * points of their own, -15 to 15, go into w8.
+ * points of their own, -15 to 15, go into w8. Columns whose groups lie apart (act-order) are brought together, and the linear gets the tensor that says from where (desc.h, order).
  *
  *   GGUF     the asked dtype decides; what it holds is taken as it is, all else is quantized
  *   folder   each linear has the smallest type and the largest group that hold it, or the asked dtype if that does; what does not fit is refused, unless all is to be
@@ -30,12 +30,12 @@ static bool holds(const struct pm_code_shape *s, enum pm_wtype type, uint32_t gr
 bool pm_exact_is(const struct pm_conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts)
 {
     struct pm_code_shape s;
-    return !c->params->requantize && !l->hadamard && pm_parts_coded(parts, &s) == PM_CODED_ALL && holds(&s, l->type, l->group, l->k);
+    return !c->params->requantize && !l->hadamard && pm_parts_coded(parts, &s) == PM_CODED_ALL && holds(&s, l->type, l->group, l->k) && l->order == (s.order != NULL);
 }
 
 /* From the smallest type and the largest group on. */
 static const struct { enum pm_wtype type; uint32_t group; } ways[] = { { PM_W_W4, 0 }, { PM_W_W4, 128 }, { PM_W_W4, 64 }, { PM_W_W4, 32 },
-                                                                       { PM_W_W8, 0 }, { PM_W_W8, 512 }, { PM_W_W8, 256 }, { PM_W_W8, 128 } };
+                                                                       { PM_W_W8, 0 }, { PM_W_W8, 512 }, { PM_W_W8, 256 }, { PM_W_W8, 128 }, { PM_W_W8, 64 }, { PM_W_W8, 32 } };
 #define N_WAYS (sizeof ways / sizeof *ways)
 
 static bool best_fit(const struct pm_code_shape *s, uint32_t k, enum pm_wtype *type, uint32_t *group)
@@ -93,9 +93,14 @@ static pm_status take_gguf(struct pm_conversion *c, const char *name, struct pm_
 static pm_status refuse(const char *name, const struct pm_parts *parts, const char *dtype, const struct pm_code_shape *s, pm_error *err)
 {
     const char *tensor = parts->weight[0].tensor->name;
-    if (s->run < 32) return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.80s\" has its groups of columns out of order (act-order), which no dtype can hold as it is; " HINT, tensor);
     return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.80s\": %s hold %.30s, integers from %d to %d with a scale for %zu columns, as it is; " HINT, tensor,
                    dtype ? "the asked dtype does not" : "no dtype can", name, s->lo, s->hi, s->run);
+}
+
+/* Of a table, rows are read as they are. */
+static bool is_table(const struct pm_conversion *c, const struct pm_linear_desc *l)
+{
+    return l == &c->plan.desc.embed || (c->plan.desc.tied && l == &c->plan.desc.head);
 }
 
 static pm_status take_ready(struct pm_conversion *c, const char *name, struct pm_linear_desc *l, const struct pm_parts *parts, pm_error *err)
@@ -107,6 +112,9 @@ static pm_status take_ready(struct pm_conversion *c, const char *name, struct pm
     if (coded == PM_CODED_SOME)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.80s\" belongs to %.30s, which the checkpoint quantizes in part only, or in blocks that this family takes apart; " HINT,
                        parts->weight[0].tensor->name, name);
+    if (coded == PM_CODED_ORDERS)
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.80s\" and others of %.30s have their groups of columns in different orders (act-order), and one linear has one order; " HINT,
+                       parts->weight[0].tensor->name, name);
     if (coded == PM_CODED_NONE) {
         bool brain = true;
         for (size_t i = 0; i < parts->n_weight; i++) brain &= parts->weight[i].tensor->type == PM_ROW_BF16;
@@ -116,7 +124,10 @@ static pm_status take_ready(struct pm_conversion *c, const char *name, struct pm
     if (c->params->dtype ? !holds(&s, type, group, l->k) : !best_fit(&s, l->k, &type, &group)) return refuse(name, parts, c->params->dtype, &s, err);
     if (l == &c->plan.desc.head && c->params->head == PM_HEAD_W8 && type != PM_W_W8)
         return pm_fail(err, PM_ERR_UNSUPPORTED, "the checkpoint quantizes the head, so it cannot be w8; " HINT);
+    if (s.order && is_table(c, l))
+        return pm_fail(err, PM_ERR_UNSUPPORTED, "tensor \"%.80s\" has its groups of columns out of order (act-order), which an embedding table cannot have; " HINT, parts->weight[0].tensor->name);
     set(l, type, group);
+    l->order = s.order != NULL;
     return PM_OK;
 }
 
@@ -168,7 +179,7 @@ static pm_status take_row(const struct pm_parts *parts, size_t r, const struct p
     return PM_OK;
 }
 
-pm_status pm_exact_put(struct pm_conversion *c, const char *weight_name, const struct pm_linear_desc *l, const struct pm_parts *parts, float *scale, pm_error *err)
+static pm_status put_weights(struct pm_conversion *c, const char *weight_name, const struct pm_linear_desc *l, const struct pm_parts *parts, float *scale, pm_error *err)
 {
     size_t panels = pm_linear_panels(l), panel_bytes = pm_linear_weight_bytes(l) / panels, per_panel = (l->group ? pm_linear_kp(l) / l->group : 1) * PM_PANEL;
     int8_t *q = pm_calloc(l->k, PM_PANEL, err);     /* [k][16] */
@@ -183,6 +194,18 @@ pm_status pm_exact_put(struct pm_conversion *c, const char *weight_name, const s
     }
     free(q);
     free(panel);
+    return st;
+}
+
+pm_status pm_exact_put(struct pm_conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, float *scale, pm_error *err)
+{
+    char path[96];
+    struct pm_code_shape s;
+    snprintf(path, sizeof path, "%s.weight", name);
+    pm_status st = put_weights(c, path, l, parts, scale, err);
+    pm_parts_coded(parts, &s);
+    snprintf(path, sizeof path, "%s.order", name);
+    if (!st && l->order) st = pm_writer_put(&c->writer, path, s.order, l->k * sizeof *s.order, err);
     if (!st) c->n_exact++;
     return st;
 }

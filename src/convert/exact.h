@@ -9,7 +9,7 @@
 pm_status pm_exact_types(struct pm_conversion *c, pm_error *err);
 /* Whether this linear's weights are taken as they are. */
 bool pm_exact_is(const struct pm_conversion *c, const struct pm_linear_desc *l, const struct pm_parts *parts);
-/* Writes the weights of such a linear, and fills in its scales [pm_linear_scale_count]. A scale that is not finite is PM_ERR_VALUE and named. */
-pm_status pm_exact_put(struct pm_conversion *c, const char *weight_name, const struct pm_linear_desc *l, const struct pm_parts *parts, float *scale, pm_error *err);
+/* Writes the weights of such a linear, and their order where there is one, and fills in its scales [pm_linear_scale_count]. A scale that is not finite is PM_ERR_VALUE and named. */
+pm_status pm_exact_put(struct pm_conversion *c, const char *name, const struct pm_linear_desc *l, const struct pm_parts *parts, float *scale, pm_error *err);
 
 #endif

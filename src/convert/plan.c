@@ -269,10 +269,17 @@ pm_status pm_parts_bias(const struct pm_parts *p, size_t n, float *out, pm_error
     return read_parts(p->bias, p->n_bias, 0, n, 1, VECTOR, out, err);
 }
 
+static bool same_order(const int32_t *a, const int32_t *b, size_t n)
+{
+    return a == b || (a && b && memcmp(a, b, n * sizeof *a) == 0);
+}
+
+/* Where a row is one group, any order will do. */
 enum pm_coded pm_parts_coded(const struct pm_parts *p, struct pm_code_shape *shape)
 {
-    struct pm_code_shape all = { 0, INT32_MAX, INT32_MIN }, one;
-    size_t n = 0, whole = 0;
+    struct pm_code_shape all = { .lo = INT32_MAX, .hi = INT32_MIN }, one;
+    size_t n = 0, whole = 0, grouped = 0;
+    bool same = true;
     for (size_t i = 0; i < p->n_weight; i++) {
         const struct pm_part *w = &p->weight[i];
         if (!pm_source_code_shape(w->tensor, &one)) continue;
@@ -281,9 +288,12 @@ enum pm_coded pm_parts_coded(const struct pm_parts *p, struct pm_code_shape *sha
         all.run = all.run ? pm_common_divisor(all.run, one.run) : one.run;
         if (one.lo < all.lo) all.lo = one.lo;
         if (one.hi > all.hi) all.hi = one.hi;
+        if (one.run == w->tensor->cols) continue;
+        if (grouped++) same &= same_order(all.order, one.order, w->tensor->cols);
+        else all.order = one.order;
     }
     if (shape) *shape = all;
-    return n == 0 ? PM_CODED_NONE : whole == p->n_weight ? PM_CODED_ALL : PM_CODED_SOME;
+    return n == 0 ? PM_CODED_NONE : whole < p->n_weight ? PM_CODED_SOME : same ? PM_CODED_ALL : PM_CODED_ORDERS;
 }
 
 const struct pm_part *pm_parts_row(const struct pm_parts *p, size_t r, size_t *row)

@@ -339,7 +339,7 @@ static pm_status bind(const struct module *m, const struct ready *r, pm_error *e
     pm_status st = gather(m, r, k, &order, err);
     if (!st) st = pm_codes_finish(k, order, err);
     if (st) {
-        free(k);
+        pm_codes_free(k);
         return st;
     }
     struct pm_source_tensor *packed = &m->s->tensor[m->at], t = *packed;
@@ -356,7 +356,7 @@ static pm_status bind(const struct module *m, const struct ready *r, pm_error *e
     }
     packed->used = true;
     st = pm_source_add(m->s, &t, name, err);
-    if (st) free(k);
+    if (st) pm_codes_free(k);
     return st;
 }
 

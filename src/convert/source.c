@@ -151,8 +151,8 @@ pm_status pm_source_template(struct pm_source *s, const char *text, size_t len, 
 bool pm_source_code_shape(const struct pm_source_tensor *t, struct pm_code_shape *out)
 {
     if (t->codes) *out = t->codes->shape;
-    else if (t->type == PM_ROW_Q4_0) *out = (struct pm_code_shape){ 32, -8, 7 };
-    else if (t->type == PM_ROW_Q8_0) *out = (struct pm_code_shape){ 32, -128, 127 };
+    else if (t->type == PM_ROW_Q4_0) *out = (struct pm_code_shape){ .run = 32, .lo = -8, .hi = 7 };
+    else if (t->type == PM_ROW_Q8_0) *out = (struct pm_code_shape){ .run = 32, .lo = -128, .hi = 127 };
     else return false;
     return true;
 }
@@ -183,7 +183,7 @@ void pm_source_close(struct pm_source *s)
     if (!s) return;
     for (size_t i = 0; i < s->n; i++) {
         free(s->tensor[i].name);
-        free(s->tensor[i].codes);
+        pm_codes_free(s->tensor[i].codes);
     }
     free(s->tensor);
     free(s->hash);

@@ -81,11 +81,11 @@ pm_status pm_source_rows(const struct pm_source_tensor *t, size_t row0, size_t n
 const uint8_t *pm_source_row_bytes(const struct pm_source_tensor *t, size_t row);
 /*
  * Tensors of integers times scales: of folders that are quantized already, and Q4_0 and Q8_0 of GGUF. False: another kind. `run` columns side by side, from multiples of it
- * on, share a scale (the whole row, or what divides it); the integers are within lo .. hi.
+ * on, share a scale (the whole row, or what divides it); the integers are within lo .. hi. That holds for the columns in `order`, [cols], which belongs to the tensor; NULL: as they are.
  */
-struct pm_code_shape { size_t run; int lo, hi; };
+struct pm_code_shape { size_t run; int lo, hi; const int32_t *order; };
 bool pm_source_code_shape(const struct pm_source_tensor *t, struct pm_code_shape *out);
-/* The integers of a row, column c at q[c * ldq], and the scale of each `group` columns (which must divide run), number i at scale[i * lds], to the bit. lo .. hi must fit int8. */
+/* The integers of a row in that order, column c at q[c * ldq], and the scale of each `group` columns (which must divide run), number i at scale[i * lds], to the bit. lo .. hi must fit int8. */
 void pm_source_codes(const struct pm_source_tensor *t, size_t row, size_t group, int8_t *q, size_t ldq, float *scale, size_t lds);
 /* The tensor that its scales lie in, for messages. */
 const char *pm_source_scale_name(const struct pm_source_tensor *t);

@@ -211,7 +211,7 @@ static void test_types(void **state)
     }
 }
 
-/* ---- Q4_0 ---- */
+/* ---- weights that are taken as they are ---- */
 
 static void linear_equals(struct pm_exec *e, const struct pm_linear *l, const struct tiny_tensor *x, size_t row0)
 {
@@ -235,19 +235,20 @@ static size_t exact_of(const char *path)
     return n;
 }
 
-static void test_q4_0(void **state)
+static void test_exact(void **state)
 {
     (void)state;
     static const char *const families[] = { "llama", "qwen2", "qwen3" };
-    for (int f = 0; f < 3; f++) {
+    static const struct { enum pm_row_type type; const char *dtype; } kinds[] = { { PM_ROW_Q4_0, "w4a16_g32" }, { PM_ROW_Q8_0, "w8a8_g32" } };
+    for (int f = 0; f < 6; f++) {
         struct tiny t;
         pm_error err = { 0 };
         struct pm_exec e;
         struct pm_model m;
-        make(&t, families[f], false, NULL);
-        tiny_quantize(&t, PM_ROW_Q4_0, 3);
+        make(&t, families[f % 3], false, NULL);
+        tiny_quantize(&t, kinds[f / 3].type, 3);
         tiny_put_gguf(&t, gguf, 3);
-        convert_as(gguf, out, "w4a16_g32", PM_ROTATE_AUTO);
+        convert_as(gguf, out, kinds[f / 3].dtype, PM_ROTATE_AUTO);
         assert_int_equal(exact_of(out), 4 * t.n_layer + (t.tied ? 1 : 2));
         assert_int_equal(pm_exec_init(&e, PM_ISA_SCALAR, 1, 0, &err), PM_OK);
         assert_int_equal(pm_model_load(&m, out, &err), PM_OK);
@@ -287,6 +288,8 @@ static void test_q4_0_mixed(void **state)
     assert_int_equal(exact_of(out), 0);
     convert_as(gguf, out, "w4a16_g64", PM_ROTATE_AUTO);
     assert_int_equal(exact_of(out), 0);
+    convert_as(gguf, out, "w8a8_g32", PM_ROTATE_AUTO);      /* four bits fit into eight */
+    assert_int_equal(exact_of(out), 4 * t.n_layer - 1);
     tiny_free(&t);
 }
 
@@ -652,7 +655,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_blocks),        cmocka_unit_test(test_same_as_folder), cmocka_unit_test(test_rope_factors),        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_q4_0),          cmocka_unit_test(test_q4_0_mixed),     cmocka_unit_test(test_tokenizers),          cmocka_unit_test(test_vocab_and_alignment),
+        cmocka_unit_test(test_exact),          cmocka_unit_test(test_q4_0_mixed),     cmocka_unit_test(test_tokenizers),          cmocka_unit_test(test_vocab_and_alignment),
         cmocka_unit_test(test_metadata_lies), cmocka_unit_test(test_other_lies),     cmocka_unit_test(test_tensor_lies),         cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_truncated),     cmocka_unit_test(test_mad_factors),
     };

@@ -198,10 +198,11 @@ static void seed_goldens(const char *golden, const char *out)
     if (d) closedir(d);
 }
 
-/* Checkpoints that are quantized already. */
-static void seed_ready(const char *golden)
+/* Checkpoints that are quantized already, and a model whose linears have an order. */
+static void seed_ready(const char *golden, const char *out)
 {
-    char folder[512], name[300];
+    char folder[512], name[300], path[600];
+    pm_error err = { 0 };
     snprintf(folder, sizeof folder, "%s/../ready", golden);
     DIR *d = opendir(folder);
     for (struct dirent *e; d && (e = readdir(d));) {
@@ -209,6 +210,13 @@ static void seed_ready(const char *golden)
         seed_golden(folder, e->d_name, name);
     }
     if (d) closedir(d);
+    snprintf(path, sizeof path, "%s/gptq-order", folder);
+    if (pm_convert(&(pm_convert_params){ .source = path, .output = out, .n_threads = 1 }, &err)) {
+        fprintf(stderr, "%s\n", err.msg);
+        exit(1);
+    }
+    put_desc("seed-ready-gptq-order", out);
+    put_file("model", "seed-gptq-order", out);
 }
 
 /* ---- tokenizers ---- */
@@ -305,7 +313,7 @@ int main(int argc, char **argv)
     seed_gguf(tmp);
     seed_checkpoint(dir, out);
     seed_goldens(argv[2], out);
-    seed_ready(argv[2]);
+    seed_ready(argv[2], out);
     seed_tokenizer();
     seed_world();
     seed_state();

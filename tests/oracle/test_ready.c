@@ -29,13 +29,18 @@ static const struct { const char *name, *dtype, *refused; size_t exact; double k
     { "gptq-v2", "w4a16_g32", NULL, 5, 0 },
     { "gptq-zeros", "w8a8", NULL, 4, 1.3e-3 },
     { "gptq-8bit", "w8a8", NULL, 4, 6.2e-4 },
-    { "gptq-act-order", NULL, "has its groups of columns out of order (act-order), which no dtype can hold as it is; --requantize", 0, 0 },
+    { "gptq-8bit-g32", "w8a8_g32", NULL, 4, 3e-4 },
+    { "gptq-order", "w4a16_g32", NULL, 5, 0 },
+    { "gptq-order-zeros", "w8a8_g64", NULL, 4, 7.2e-4 },
+    { "gptq-act-order", NULL, "q_proj.weight\" and others of layers.0.attn.qkv have their groups of columns in different orders (act-order), and one linear has one order; --requantize", 0, 0 },
     { "awq", "w8a8", NULL, 4, 6.6e-4 },
-    { "awq-g64", NULL, "self_attn.q_proj.weight\": no dtype can hold layers.0.attn.qkv, integers from -10 to 10 with a scale for 64 columns, as it is; --requantize", 0, 0 },
+    { "awq-g64", "w8a8_g64", NULL, 4, 5.7e-4 },
+    { "awq-g32", "w8a8_g32", NULL, 4, 4e-4 },
     { "ct-group", "w4a16_g64", NULL, 3, 0 },
     { "ct-channel", "w4a16", NULL, 4, 0 },
     { "ct-zeros", "w8a8", NULL, 4, 6.2e-4 },
     { "ct-int8", "w8a8", NULL, 4, 3.9e-4 },
+    { "ct-order", "w4a16_g64", NULL, 4, 0 },
     { "ct-mixed", "w4a16_g64", NULL, 4, 8e-4 },
 };
 enum { N_CASES = sizeof cases / sizeof *cases };
@@ -92,16 +97,16 @@ static void same_weights(struct pm_exec *e, const struct pm_linear *l, size_t ro
     const json_t *want = json_object_get(weights, key);
     if (!want) return;      /* the checkpoint leaves it in floats */
     size_t rows = (size_t)json_integer_value(json_object_get(want, "rows")), cols = (size_t)json_integer_value(json_object_get(want, "cols"));
-    float row[512];
+    float row[512], stored[512];
     uint16_t half[512];
     pm_sha256 full, rounded;
     pm_sha256_init(&full);
     pm_sha256_init(&rounded);
     assert_int_equal(l->desc.k, cols);
     for (size_t r = 0; r < rows; r++) {
-        pm_linear_row(e, l, row0 + r, row);
+        pm_linear_row(e, l, row0 + r, stored);
+        for (size_t c = 0; c < cols; c++) row[l->order ? l->order[c] : (int32_t)c] = stored[c] + 0.0f;      /* zero has one sign */
         for (size_t c = 0; c < cols; c++) {
-            row[c] += 0.0f;     /* zero has one sign */
             half[c] = brain ? pm_f32_to_bf16(row[c]) : pm_f32_to_f16(row[c]);
         }
         pm_sha256_update(&full, row, cols * sizeof *row);
@@ -191,7 +196,7 @@ static void inspect(const char *name, const char *dtype, size_t exact)
     json_t *j = json_loads(text, 0, NULL), *p = json_object_get(j, "provenance");
     assert_string_equal(json_string_value(json_object_get(json_object_get(j, "model"), "dtype")), dtype);
     if ((size_t)json_integer_value(json_object_get(p, "exact")) != exact) fail_msg("%s: %lld linears are exact", name, (long long)json_integer_value(json_object_get(p, "exact")));
-    assert_string_equal(json_string_value(json_object_get(p, "source")), strncmp(name, "ct", 2) == 0 ? "compressed-tensors" : strncmp(name, "awq", 3) == 0 ? "awq" : "gptq");
+    assert_string_equal(json_string_value(json_object_get(p, "source")), strncmp(name, "ct", 2) == 0 ? "compressed-tensors" : strncmp(name, "awq", 3) == 0 ? "awq" : strncmp(name, "gguf", 4) == 0 ? "GGUF v3" : "gptq");
     json_decref(j);
     pm_free(text);
 }
@@ -243,7 +248,7 @@ static void test_other_dtypes(void **state)
     (void)state;
     static const struct { const char *name, *dtype; pm_head head; const char *says; } asked[] = {
         { "gptq", "w4a16_g64", PM_HEAD_SAME, NULL }, { "gptq", "w4a16_g32", PM_HEAD_W8, NULL }, { "gptq", "w8a8_g128", PM_HEAD_AUTO, NULL }, { "ct-channel", "w4a16_g128", PM_HEAD_AUTO, NULL },
-        { "gptq-8bit", "w8a8_g256", PM_HEAD_AUTO, NULL },
+        { "gptq-8bit", "w8a8_g256", PM_HEAD_AUTO, NULL }, { "gptq-order-zeros", "w8a8_g32", PM_HEAD_AUTO, NULL }, { "ct-order", "w8a8_g64", PM_HEAD_AUTO, NULL },
         { "gptq", "w4a16", PM_HEAD_AUTO, "mlp.down_proj.weight\": the asked dtype does not hold layers.0.ffn.down, integers from -8 to 7 with a scale for 128 columns" },
         { "gptq", "w8a8", PM_HEAD_AUTO, "--requantize" }, { "gptq", "f16", PM_HEAD_AUTO, "--requantize" }, { "gptq-8bit", "w4a16", PM_HEAD_AUTO, "integers from -128 to 127" },
         { "gptq-v2", "w4a16_g64", PM_HEAD_AUTO, "with a scale for 32 columns" }, { "gptq-v2", NULL, PM_HEAD_W8, "quantizes the head, so it cannot be w8" }, { "ct-mixed", "w8a8_g128", PM_HEAD_AUTO, "--requantize" },
@@ -353,6 +358,10 @@ static const struct lie lies[] = {
     { "gptq", NULL, "v_proj.qweight\":{\"dtype\":\"I32\",\"shape\":[16,64]", "v_proj.qweight\":{\"dtype\":\"I32\",\"shape\":[64,16]", NULL, 0, 0, "v_proj.qzeros\" has shape [1, 8]" },
     { "gptq", NULL, NULL, NULL, ATTN "o_proj.g_idx", 40, 7, "o_proj.g_idx\" puts column 10 into group 7; there are 1 groups" },
     { "gptq", NULL, NULL, NULL, ATTN "o_proj.g_idx", 40, 0xFFFFFFFF, "o_proj.g_idx\" puts column 10 into group -1" },
+    { "gptq-order", NULL, NULL, NULL, ATTN "o_proj.g_idx", 0, 3, "o_proj.g_idx\" gives group 3 more columns than the 32 that quantization_config says" },
+    { "gptq-8bit-g32", NULL, NULL, NULL, ATTN "o_proj.qzeros", 0, 0x7F7F7F80, "o_proj.weight\": no dtype can hold layers.0.attn.o, integers from -129 to 127 with a scale for 32 columns, as it is; --requantize" },
+    { "gptq-order", "{\"group_size\": 48}", NULL, NULL, NULL, 0, 0, "group_size 48 does not divide the" },
+    { "ct-order", NULL, NULL, NULL, ATTN "o_proj.weight_g_idx", 0, 1, "o_proj.weight_g_idx\" gives group 1 more columns than the 64 that quantization_config says" },
     { "gptq", NULL, NULL, NULL, ATTN "o_proj.scales", 8, 0x7E007E00, "o_proj.scales\" holds a scale that is not finite at row 4, column 0" },
     { "gptq", NULL, NULL, NULL, "model.layers.0.mlp.down_proj.scales", 256, 0x7C007C00, "down_proj.scales\" holds a scale that is not finite at row 0, column 128" },
     { "gptq", NULL, NULL, NULL, ATTN "o_proj.bias", 8, 0x3C003C00, "tensor \"" ATTN "o_proj.bias\" is not part of this family" },
@@ -404,6 +413,23 @@ static void test_lies(void **state)
         refused(&p, lies[i].says);
     }
     drop_edited();
+}
+
+/* Q8_0 of a GGUF file, made by its official package: as it is where its groups of 32 are asked for, and else rounded anew. */
+static void test_q8_0(void **state)
+{
+    (void)state;
+    for (int asked = 0; asked < 2; asked++) {
+        pm_convert_params p = params(golden("gguf-q8_0/model.gguf"));
+        p.dtype = asked ? "w8a8_g32" : NULL;
+        convert(&p);
+        inspect("gguf-q8_0", asked ? "w8a8_g32" : "w8a8", asked ? 5 : 0);
+        if (asked) check_weights("gguf-q8_0", false);
+        struct compare c = run("gguf-q8_0");
+        print_message("gguf-q8_0 %-8s KL %.1e\n", asked ? "w8a8_g32" : "w8a8", c.kl);
+        if (!(c.kl < (asked ? 4.7e-4 : 1.5e-3))) fail_msg("the logits are too far away");
+        unlink(out);
+    }
 }
 
 /* A factor that the family puts on a linear goes into its scales; the integers stay. */
@@ -480,6 +506,6 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_requantize), cmocka_unit_test(test_other_dtypes), cmocka_unit_test(test_lies),
-                                        cmocka_unit_test(test_family_factor), cmocka_unit_test(test_no_tensors) };
+                                        cmocka_unit_test(test_family_factor), cmocka_unit_test(test_no_tensors), cmocka_unit_test(test_q8_0) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

@@ -2,12 +2,14 @@
 """Makes tests/golden/ready: tiny checkpoints that are quantized already, and what the official code of their formats makes of them.
 
     ready.py PACKAGES OUT [NAME...]     OUT: tests/golden/ready
-    PACKAGES: a folder with auto_gptq/ (0.7.1) and awq/ (autoawq 0.2.9), unpacked; compressed-tensors (0.20) must be importable
+    PACKAGES: a folder with auto_gptq/ (0.7.1), awq/ (autoawq 0.2.9), unpacked; gguf (0.19) and compressed-tensors (0.20; for ct-order 0.12, the last that had groups out of order)
+    must be importable
 
 Each folder gets a checkpoint (config.json, tokenizer.json, model.safetensors), ids.i32, logits.f32 (transformers in float32 with the official weights, every second position), and
 weights.json: for each packed linear the SHA-256 of its official values, rows x columns, with the scales in 32 bits ("f32") and in the checkpoint's own type ("half", two bytes each).
 
-The packing of GPTQ and AWQ is written here, from their layouts; the values come from AutoGPTQ's torch fallback and AutoAWQ's dequantize_gemm. compressed-tensors packs and unpacks itself.
+The packing of GPTQ and AWQ is written here, from their layouts; the values come from AutoGPTQ's torch fallback and AutoAWQ's dequantize_gemm. compressed-tensors and gguf pack and unpack
+themselves. gguf-q8_0 is a GGUF file, model.gguf, in place of config.json, tokenizer.json and model.safetensors.
 """
 import hashlib
 import importlib.util
@@ -38,12 +40,18 @@ CASES = {
     "gptq-zeros": (QWEN, "gptq", {}, dict(GPTQ, sym=False, checkpoint_format="gptq")),
     "gptq-8bit": (QWEN, "gptq", {}, dict(GPTQ, bits=8, group_size=-1, desc_act=True)),
     "gptq-act-order": (QWEN, "gptq", dict(shuffle=True), dict(GPTQ, group_size=32, desc_act=True)),
+    "gptq-8bit-g32": (QWEN, "gptq", {}, dict(GPTQ, bits=8, group_size=32)),
+    "gptq-order": (LLAMA, "gptq", dict(head=True, shuffle="input"), dict(GPTQ, group_size=32, desc_act=True)),
+    "gptq-order-zeros": (QWEN, "gptq", dict(shuffle="input"), dict(GPTQ, group_size=64, sym=False, desc_act=True)),
     "awq": (QWEN, "awq", {}, AWQ),
     "awq-g64": (LLAMA, "awq", {}, dict(AWQ, group_size=64)),
+    "awq-g32": (QWEN, "awq", {}, dict(AWQ, group_size=32)),
     "ct-group": (LLAMA, "ct", dict(ignore=["lm_head", "model.layers.0.mlp.down_proj"]), {"Linear": CT}),
     "ct-channel": (QWEN, "ct", {}, {"Linear": dict(num_bits=4, symmetric=True, strategy="channel")}),
     "ct-zeros": (QWEN, "ct", {}, {"Linear": dict(CT, symmetric=False, group_size=128)}),
     "ct-int8": (LLAMA, "ct", dict(activations=True), {"Linear": dict(num_bits=8, symmetric=True, strategy="channel")}),
+    "ct-order": (QWEN, "ct-order", dict(shuffle="input"), {"Linear": dict(CT, actorder="group")}),
+    "gguf-q8_0": (QWEN, "gguf", {}, None),
     "ct-mixed": (QWEN, "ct", {}, {"re:.*self_attn.*": dict(num_bits=8, symmetric=True, strategy="group", group_size=128), "re:.*mlp.*": CT}),
 }
 
@@ -54,6 +62,16 @@ def load(path):
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def groups_of(name, cols, group, options):
+    """The group of each column. With `shuffle` a group's columns lie apart: in a way of its own in every linear, or with "input" in those of the same input alike."""
+    groups = torch.arange(cols) // group
+    if options.get("shuffle") == "input":
+        last = name.rsplit(".", 1)[-1]
+        shared = "attn" if last in ("q_proj", "k_proj", "v_proj") else "ffn" if last in ("gate_proj", "up_proj") else last
+        return groups[torch.randperm(cols, generator=torch.Generator().manual_seed(zlib.crc32(shared.encode())))]
+    return groups[torch.randperm(cols)] if options.get("shuffle") else groups
 
 
 def quantize(w, bits, groups, symmetric):
@@ -82,9 +100,7 @@ def words(fields, bits):
 def gptq(packages, name, w, options, config):
     """The tensors of one linear, and its official values in float32 and float16."""
     bits, group = config["bits"], config["group_size"] if config["group_size"] > 0 else w.shape[1]
-    groups = torch.arange(w.shape[1]) // group
-    if options.get("shuffle"):
-        groups = groups[torch.randperm(w.shape[1])]
+    groups = groups_of(name, w.shape[1], group, options)
     q, zero, scale = quantize(w, bits, groups, config["sym"])
     packed = dict(qweight=words(q, bits).T.contiguous(), qzeros=words(zero.T - 1, bits), scales=scale.T.contiguous(), g_idx=groups.to(torch.int32))
     module = load(packages / "auto_gptq/nn_modules/qlinear/qlinear_cuda.py")
@@ -109,6 +125,64 @@ def awq(packages, name, w, _options, config):
     official = load(packages / "awq/utils/packing_utils.py").dequantize_gemm
     values = [official(*mixed, scale.T.to(dtype), 4, config["group_size"]).T.contiguous() for dtype in (torch.float32, torch.float16)]
     return {f"{name}.qweight": mixed[0], f"{name}.qzeros": mixed[1], f"{name}.scales": scale.T.contiguous()}, *values
+
+
+def compressed_in_order(name, w, scheme, options):
+    """The same of compressed-tensors 0.12, with bfloat16 scales and groups out of order."""
+    from compressed_tensors.compressors.quantized_compressors.pack_quantized import PackedQuantizationCompressor
+    from compressed_tensors.quantization.utils.helpers import calculate_qparams
+    a, kind = scheme.weights, PackedQuantizationCompressor.__new__(PackedQuantizationCompressor)
+    groups = groups_of(name, w.shape[1], a.group_size, options)
+    parts = torch.stack([w[:, groups == g] for g in range(int(groups.max()) + 1)], 1)
+    scale, zero = calculate_qparams(parts.amin(-1), parts.amax(-1), a)
+    scale, g_idx = scale.bfloat16(), groups.to(torch.int32)
+    packed = kind.compress_weight(weight=w.bfloat16(), scale=scale, quantization_args=a, zero_point=zero, g_idx=g_idx) | dict(weight_scale=scale, weight_g_idx=g_idx)
+    values = [kind.decompress_weight(dict(packed, weight_scale=scale.to(dtype)), a).contiguous() for dtype in (torch.float32, torch.bfloat16)]
+    return {f"{name}.{key}": value.contiguous() for key, value in packed.items()}, *values
+
+
+def q8_0(name, w):
+    """GGUF's blocks, and what they hold."""
+    from gguf import GGMLQuantizationType, quants
+    blocks = quants.quantize(w.numpy(), GGMLQuantizationType.Q8_0)
+    value = torch.from_numpy(quants.dequantize(blocks, GGMLQuantizationType.Q8_0))
+    return {name: blocks}, value, value.half()
+
+
+def write_gguf(path, config, tensors):
+    """A file with the blocks of q8_0 and vectors in float32, under GGUF's names."""
+    from gguf import GGMLQuantizationType, GGUFWriter
+    names = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm", "self_attn.q_proj": "attn_q",
+             "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down"}
+    tok = json.loads(make_tokenizer().to_str())
+    tokens = sorted([(i, t) for t, i in tok["model"]["vocab"].items()] + [(t["id"], t["content"]) for t in tok["added_tokens"]])
+    out = GGUFWriter(path, "qwen2")
+    out.add_context_length(config.max_position_embeddings)
+    out.add_embedding_length(config.hidden_size)
+    out.add_block_count(config.num_hidden_layers)
+    out.add_feed_forward_length(config.intermediate_size)
+    out.add_head_count(config.num_attention_heads)
+    out.add_head_count_kv(config.num_key_value_heads)
+    out.add_layer_norm_rms_eps(config.rms_norm_eps)
+    out.add_rope_freq_base(10000.0)
+    out.add_vocab_size(VOCAB)
+    out.add_tokenizer_model("gpt2")
+    out.add_tokenizer_pre("gpt-2")
+    out.add_token_list([t for _, t in tokens] + ["<unused>"] * (VOCAB - len(tokens)))
+    out.add_token_types([3 if t.startswith("<|") else 1 for _, t in tokens] + [5] * (VOCAB - len(tokens)))
+    out.add_token_merges([" ".join(m) for m in tok["model"]["merges"]])
+    out.add_eos_token_id(30)
+    for key, value in tensors.items():
+        base, kind = key.removeprefix("model.layers.0.").rsplit(".", 1)
+        name = ("" if key.startswith(("model.embed", "model.norm")) else "blk.0.") + names[base] + "." + kind
+        if isinstance(value, numpy.ndarray):
+            out.add_tensor(name, value, raw_dtype=GGMLQuantizationType.Q8_0)
+        else:
+            out.add_tensor(name, value.float().numpy())
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
 
 
 def compressed(name, w, scheme):
@@ -167,8 +241,8 @@ def make(packages, out, name):
     torch.manual_seed(zlib.crc32(name.encode()))
     model = AutoModelForCausalLM.from_config(make_config(**fields), dtype=torch.float32, attn_implementation="eager").eval()
     draw(model)
-    half = torch.bfloat16 if kind == "ct" else torch.float16
-    schemes, quantization = compressed_config(config, options) if kind == "ct" else (None, config)
+    half = torch.bfloat16 if kind.startswith("ct") else torch.float16
+    schemes, quantization = compressed_config(config, options) if kind.startswith("ct") else (None, config)
     tensors, hashes = {}, {}
     state = dict(model.named_modules())
     with torch.no_grad():
@@ -177,10 +251,15 @@ def make(packages, out, name):
         for key, p in model.named_parameters():
             module = key.removesuffix(".weight")
             linear = isinstance(state.get(module), torch.nn.Linear) and (module != "lm_head" or options.get("head")) and module not in options.get("ignore", [])
+            linear = linear or kind == "gguf" and p.dim() == 2      # its table too
             if not linear:
                 tensors[key] = p.to(half)
                 continue
-            if kind == "ct":
+            if kind == "gguf":
+                packed, exact, rounded = q8_0(key, p)
+            elif kind == "ct-order":
+                packed, exact, rounded = compressed_in_order(module, p, schemes["Linear"], options)
+            elif kind == "ct":
                 target = next(t for t in schemes if t == "Linear" or re.match(t[3:], module))
                 packed, exact, rounded = compressed(module, p, schemes[target])
             else:
@@ -198,16 +277,18 @@ def make(packages, out, name):
         logits = model(ids).logits[0]
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "weights.json").write_text(json.dumps(hashes, indent=1))
+    ids[0].numpy().astype(numpy.int32).tofile(folder / "ids.i32")
+    logits[::2].numpy().astype(numpy.float32).tofile(folder / "logits.f32")
+    print(f"{name}: {len(hashes)} linears, largest logit {logits.abs().max():.2f}")
+    if kind == "gguf":
+        return write_gguf(folder / "model.gguf", model.config, tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     (folder / "model.safetensors").chmod(0o644)
     model.config.dtype = half
     model.config.architectures = [type(model).__name__]
     (folder / "config.json").write_text(json.dumps(json.loads(model.config.to_json_string(use_diff=False)) | dict(quantization_config=quantization), indent=1))
-    (folder / "weights.json").write_text(json.dumps(hashes, indent=1))
     make_tokenizer().save(str(folder / "tokenizer.json"), pretty=False)
-    ids[0].numpy().astype(numpy.int32).tofile(folder / "ids.i32")
-    logits[::2].numpy().astype(numpy.float32).tofile(folder / "logits.f32")
-    print(f"{name}: {len(hashes)} linears, largest logit {logits.abs().max():.2f}")
 
 
 if __name__ == "__main__":
