@@ -360,7 +360,7 @@ typedef struct pm_convert_params {
     const char *dtype;          /* NULL = "w8a8"; of a folder that is quantized already, what holds its weights as they are */
     pm_rotate rotate;
     pm_head head;
-    bool requantize;            /* weights that are quantized already become floats and are quantized anew, as all other options say; else such a folder (GPTQ, AWQ, compressed-tensors)
+    bool requantize;            /* weights that are quantized already become floats and are quantized anew, as all other options say; else such a folder (GPTQ, AWQ, auto-round, compressed-tensors)
                                    is taken as it is, and what contradicts that is PM_ERR_UNSUPPORTED */
     bool vocab_only;            /* tokenizer and template, no weights */
     pm_quality quality;

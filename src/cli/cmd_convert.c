@@ -83,7 +83,7 @@ static int convert(int argc, char **argv)
         { "--quality", ARG_TEXT, &quality, 0, 0, "HOW", "best (default where it is possible): weights make up for each other's rounding, as measured on a text: minutes for each 100 million weights; fast: each weight is rounded by itself, in seconds" },
         { "--budget", ARG_REAL, &p.budget, 1, 16, "BITS", "mean bits per weight of the layers' linears: those whose rounding hurts most get more than the type's" },
         { "--calibrate", ARG_TEXT, &p.calibrate, 0, 0, "FILE", "with quality best: that text, or JSON lines with \"messages\" (default: a built-in text)" },
-        { "--requantize", ARG_FLAG, &p.requantize, 0, 0, NULL, "weights that are quantized already (GPTQ, AWQ, compressed-tensors, Q4_0, Q8_0) become floats and are quantized anew, as the other options say; without it they are taken as they are" },
+        { "--requantize", ARG_FLAG, &p.requantize, 0, 0, NULL, "weights that are quantized already (GPTQ, AWQ, auto-round, compressed-tensors, Q4_0, Q8_0) become floats and are quantized anew, as the other options say; without it they are taken as they are" },
         { "--vocab-only", ARG_FLAG, &p.vocab_only, 0, 0, NULL, "only tokenizer and chat template; needs no weights" },
         { "--name", ARG_TEXT, &p.name, 0, 0, "NAME", "the model's name in the file (default: from the source)" },
         { "--threads", ARG_INT, &threads, 1, PM_MAX_THREADS, "N", "threads (default: the CPUs this process may use)" },
@@ -138,7 +138,7 @@ static int synth(int argc, char **argv)
 
 const struct command cmd_convert = {
     "convert", "make a .pumice file of a checkpoint folder or a GGUF file", "convert SOURCE -o FILE [options]",
-    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files), which GPTQ, AWQ or compressed-tensors may have quantized, or a GGUF file. The result is one file with weights, tokenizer and chat template, in the order in which the "
+    "SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer files), which GPTQ, AWQ, auto-round or compressed-tensors may have quantized, or a GGUF file. The result is one file with weights, tokenizer and chat template, in the order in which the "
     "kernels read it. It appears under its name only when it is complete.",
     "pumice convert ./Qwen2-0.5B-Instruct -o qwen2.pumice\n"
     "pumice convert model.Q4_0.gguf --dtype w4a16_g32 -o model.pumice",

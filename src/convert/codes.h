@@ -1,6 +1,6 @@
 /*
  * Matrices that a checkpoint holds as integers and scales: value (r, c) is (code - zero) * scale, with one scale and one zero point for row r and the group of column c.
- * GPTQ, AWQ and compressed-tensors pack the same numbers in different orders; ready.c finds them in a folder and fills this in.
+ * GPTQ, AWQ, auto-round and compressed-tensors pack the same numbers in different orders; ready.c finds them in a folder and fills this in.
  */
 #ifndef PM_CONVERT_CODES_H
 #define PM_CONVERT_CODES_H

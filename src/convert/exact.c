@@ -1,5 +1,5 @@
 /*
- * Owns: weights that are integers times scales already, and go into the file as they are: Q4_0 and Q8_0 of a GGUF file, and folders that GPTQ, AWQ or compressed-tensors have made. No rotation,
+ * Owns: weights that are integers times scales already, and go into the file as they are: Q4_0 and Q8_0 of a GGUF file, and folders that GPTQ, AWQ, auto-round or compressed-tensors have made. No rotation,
  * no rounding: the integers are the same, and scales in 32 bits hold those in 16 exactly. (A factor that a family puts on a linear goes into its scales, rounded once.)
  *
  * A dtype holds a linear if the integers are in its range, and each of its groups lies within one of the checkpoint's: a scale may be repeated, not mixed. So four-bit weights with zero

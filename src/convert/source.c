@@ -192,6 +192,7 @@ void pm_source_close(struct pm_source *s)
     pm_filemap_close(&s->gguf);
     json_decref(s->config);
     json_decref(s->generation);
+    json_decref(s->quantize);
     for (size_t i = 0; i < s->n_file; i++) free(s->file_data[i]);
     free((void *)(uintptr_t)s->vocab.token);
     free((void *)(uintptr_t)s->vocab.merge);
@@ -308,6 +309,13 @@ static pm_status open_weights(struct pm_source *s, const char *folder, pm_error 
     if (st) return st;
     if (there) return add_shard(s, folder, "model.safetensors", err);   /* one file counts more than an index, as in transformers */
     if ((st = read_text(s, folder, INDEX, PM_MAX_CONFIG, &index, err))) return st;
+    if (!index.data && plain_name(s->weights)) {
+        char *other = join(folder, s->weights, err);
+        if (!other) return PM_ERR_MEMORY;
+        st = look(other, &there, err);
+        free(other);
+        if (st || there) return st ? st : add_shard(s, folder, s->weights, err);
+    }
     if (!index.data)
         return pm_fail(err, PM_ERR_MISSING, "%s has neither model.safetensors nor " INDEX " (.bin and .pth checkpoints are not read: save as safetensors)", folder);
     json_t *j = pm_json_parse(index.data, index.len, true, INDEX, err);
@@ -380,10 +388,11 @@ static pm_status name_after(struct pm_source *s, const char *path, pm_error *err
 
 pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool vocab_only, pm_error *err)
 {
-    struct pm_text_file config = { 0 }, generation = { 0 };
+    struct pm_text_file config = { 0 }, generation = { 0 }, quantize = { 0 };
     const struct { const char *name; size_t max; struct pm_text_file *out; } files[] = {
         { "config.json", PM_MAX_CONFIG, &config },
         { "generation_config.json", PM_MAX_CONFIG, &generation },
+        { "quantize_config.json", PM_MAX_CONFIG, &quantize },
         { "tokenizer.json", PM_MAX_TOKENIZER, &s->text.tokenizer_json },
         { "tokenizer.model", PM_MAX_TOKENIZER, &s->text.tokenizer_model },
         { "vocab.json", PM_MAX_TOKENIZER, &s->text.vocab_json },
@@ -403,6 +412,7 @@ pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool voca
         return st;
     if ((st = name_after(s, path, err)) || vocab_only) return st;
     if (!s->config) return pm_fail(err, PM_ERR_MISSING, "%s has no config.json", path);
+    if (!pm_ready_in_config(s->config) && (st = parse_object(&quantize, "quantize_config.json", &s->quantize, err))) return st;
     if ((st = pm_ready_check(s, err)) || (st = open_weights(s, path, err))) return st;
     return pm_ready_bind(s, err);
 }

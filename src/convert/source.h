@@ -46,9 +46,11 @@ struct pm_source_tensor {
 struct pm_source {
     const char *format;         /* "safetensors" or "GGUF v3"; of a folder that is quantized already the method: "gptq", ... */
     bool ready;                 /* such a folder */
+    char weights[200];          /* how its file of weights may be called, where it is not model.safetensors; "" */
     const char *config_name;    /* how messages call the config: "config.json" or "GGUF metadata" */
     json_t *config;             /* owned */
     json_t *generation;         /* generation_config.json or NULL, owned */
+    json_t *quantize;           /* quantize_config.json, where config.json says nothing of quantization; or NULL. Owned */
     struct pm_source_tensor *tensor;    /* [n], owned */
     size_t n, cap;
     uint32_t *hash;             /* open addressing by name: index + 1, owned */
@@ -96,9 +98,10 @@ void pm_source_drop(const struct pm_source_tensor *t, size_t row0, size_t n);
 pm_status pm_source_open_folder(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
 pm_status pm_source_open_gguf(struct pm_source *s, const char *path, bool vocab_only, pm_error *err);
 /* Of a folder that is quantized already (ready.c): whether its method is known, looked at before the tensors; then, with all of them there, each packed tensor is added under the
-   name that it would have as floats, "X.weight". Both do nothing where config.json has no quantization_config. */
+   name that it would have as floats, "X.weight". Both do nothing where nothing says that it is quantized: neither config.json nor `quantize`. */
 pm_status pm_ready_check(struct pm_source *s, pm_error *err);
 pm_status pm_ready_bind(struct pm_source *s, pm_error *err);
+bool pm_ready_in_config(const json_t *config);
 /* The model's name, made valid UTF-8 and cut where it is very long. */
 pm_status pm_source_name(struct pm_source *s, const char *text, size_t len, pm_error *err);
 /* Takes the text of a chat template. */

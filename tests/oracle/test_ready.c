@@ -36,6 +36,8 @@ static const struct { const char *name, *dtype, *refused; size_t exact; double k
     { "awq", "w8a8", NULL, 4, 6.6e-4 },
     { "awq-g64", "w8a8_g64", NULL, 4, 5.7e-4 },
     { "awq-g32", "w8a8_g32", NULL, 4, 4e-4 },
+    { "auto-round", "w8a8_g32", NULL, 4, 3.9e-4 },
+    { "auto-round-plain", "w8a8_g32", NULL, 4, 5.8e-4 },
     { "ct-group", "w4a16_g64", NULL, 3, 0 },
     { "ct-channel", "w4a16", NULL, 4, 0 },
     { "ct-zeros", "w8a8", NULL, 4, 6.2e-4 },
@@ -196,7 +198,7 @@ static void inspect(const char *name, const char *dtype, size_t exact)
     json_t *j = json_loads(text, 0, NULL), *p = json_object_get(j, "provenance");
     assert_string_equal(json_string_value(json_object_get(json_object_get(j, "model"), "dtype")), dtype);
     if ((size_t)json_integer_value(json_object_get(p, "exact")) != exact) fail_msg("%s: %lld linears are exact", name, (long long)json_integer_value(json_object_get(p, "exact")));
-    assert_string_equal(json_string_value(json_object_get(p, "source")), strncmp(name, "ct", 2) == 0 ? "compressed-tensors" : strncmp(name, "awq", 3) == 0 ? "awq" : strncmp(name, "gguf", 4) == 0 ? "GGUF v3" : "gptq");
+    assert_string_equal(json_string_value(json_object_get(p, "source")), strncmp(name, "ct", 2) == 0 ? "compressed-tensors" : strncmp(name, "awq", 3) == 0 ? "awq" : strncmp(name, "auto", 4) == 0 ? "auto-round" : strncmp(name, "gguf", 4) == 0 ? "GGUF v3" : "gptq");
     json_decref(j);
     pm_free(text);
 }
@@ -332,7 +334,7 @@ static void tell(const struct lie *l)
 
 #define ATTN "model.layers.0.self_attn."
 static const struct lie lies[] = {
-    { "gptq", "{\"quant_method\": \"bitsandbytes\"}", NULL, NULL, NULL, 0, 0, "\"quant_method\" is \"bitsandbytes\"; gptq, awq and compressed-tensors are read. Convert the checkpoint that" },
+    { "gptq", "{\"quant_method\": \"bitsandbytes\"}", NULL, NULL, NULL, 0, 0, "\"quant_method\" is \"bitsandbytes\"; gptq, awq, auto-round and compressed-tensors are read. Convert the checkpoint that" },
     { "gptq", "{\"quant_method\": \"hqq\"}", NULL, NULL, NULL, 0, 0, "\"quant_method\" is \"hqq\"" },
     { "gptq", "{\"quant_method\": \"fp8\"}", NULL, NULL, NULL, 0, 0, "\"quant_method\" is \"fp8\"" },
     { "gptq", "{\"quant_method\": null}", NULL, NULL, NULL, 0, 0, "has no \"quant_method\"" },
@@ -365,6 +367,13 @@ static const struct lie lies[] = {
     { "gptq", NULL, NULL, NULL, ATTN "o_proj.scales", 8, 0x7E007E00, "o_proj.scales\" holds a scale that is not finite at row 4, column 0" },
     { "gptq", NULL, NULL, NULL, "model.layers.0.mlp.down_proj.scales", 256, 0x7C007C00, "down_proj.scales\" holds a scale that is not finite at row 0, column 128" },
     { "gptq", NULL, NULL, NULL, ATTN "o_proj.bias", 8, 0x3C003C00, "tensor \"" ATTN "o_proj.bias\" is not part of this family" },
+    { "awq", "{\"quant_method\": \"auto-round\"}", NULL, NULL, NULL, 0, 0, "field \"packing_format\", which says how auto-round has packed the weights, is missing" },
+    { "auto-round", "{\"packing_format\": \"auto_round:fp8_static\"}", NULL, NULL, NULL, 0, 0, "field \"packing_format\" is \"auto_round:fp8_static\"; auto_round, auto_round:auto_gptq, auto_round:gptqmodel and auto_round:auto_awq are read" },
+    { "auto-round", "{\"data_type\": \"mx_fp\"}", NULL, NULL, NULL, 0, 0, "field \"data_type\" is \"mx_fp\"; of auto-round, weights of type int are read" },
+    { "auto-round", "{\"act_bits\": 8}", NULL, NULL, NULL, 0, 0, "field \"act_bits\" is 8; of auto-round, weights for activations of 16 bits are read" },
+    { "auto-round", "{\"rotation_config\": {\"a\": 1}}", NULL, NULL, NULL, 0, 0, "field \"rotation_config\" asks for rotations" },
+    { "auto-round", "{\"bits\": 2}", NULL, NULL, NULL, 0, 0, "field \"bits\" is 2; weights of 4 and 8 bits are read" },
+    { "auto-round", "{\"packing_format\": \"auto_round:auto_awq\"}", NULL, NULL, NULL, 0, 0, "down_proj.qzeros\" has shape [8, 16]; model.layers.0.mlp.down_proj.qweight and quantization_config say [1, 128]" },
     { "awq", "{\"version\": \"gemv\"}", NULL, NULL, NULL, 0, 0, "field \"version\" is \"gemv\"; of the layouts of AWQ, gemm is read" },
     { "awq", "{\"bits\": 8}", NULL, NULL, NULL, 0, 0, "of AWQ, weights of 4 bits are read" },
     { "awq", "{\"quant_method\": \"gptq\"}", NULL, NULL, NULL, 0, 0, "qzeros\" has shape" },
@@ -413,6 +422,87 @@ static void test_lies(void **state)
         refused(&p, lies[i].says);
     }
     drop_edited();
+}
+
+/* What says the same in other words: auto-round's names for the layouts of others, and an order of compressed-tensors that was never set. */
+static void test_spellings(void **state)
+{
+    (void)state;
+    static const struct { const char *name, *config; } same[] = {
+        { "gptq-zeros", "{\"quant_method\": \"auto-round\", \"packing_format\": \"auto_round:auto_gptq\", \"desc_act\": null}" },
+        { "gptq-v2", "{\"quant_method\": \"auto-round\", \"packing_format\": \"auto_round:gptqmodel\", \"data_type\": \"int\", \"act_bits\": 16}" },
+        { "awq-g32", "{\"quant_method\": \"auto-round\", \"packing_format\": \"auto_round:auto_awq\"}" },
+    };
+    assert_int_equal(mkdir(edited, 0755), 0);
+    pm_convert_params p = params(edited);
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        tell(&(struct lie){ .name = same[i].name, .config = same[i].config });
+        convert(&p);
+        check_weights(same[i].name, false);
+        inspect("auto-round", i == 0 ? "w8a8" : i == 1 ? "w4a16_g32" : "w8a8_g32", i == 1 ? 5 : 4);
+        unlink(out);
+    }
+    struct pm_model m;
+    pm_error err = { 0 };
+    tell(&(struct lie){ .name = "ct-order", .tensor = "model.layers.0.self_attn.o_proj.weight_g_idx", .at = 4, .bytes = 0xFFFFFFFF });
+    convert(&p);
+    assert_int_equal(pm_model_load(&m, out, &err), PM_OK);
+    assert_true(m.layer[0].qkv.order && m.layer[0].gate_up.order && !m.layer[0].o.order && !m.layer[0].o.desc.order);
+    pm_model_unload(&m);
+    unlink(out);
+    drop_edited();
+}
+
+/* AutoGPTQ's own files: quantize_config.json, which need not name the method, and weights that are called after it or after their bits. */
+static void test_quantize_config(void **state)
+{
+    (void)state;
+    static const struct { const char *more, *weights, *says; } files[] = {
+        { "{\"quant_method\": null}", "model.safetensors", NULL },
+        { "{\"quant_method\": null}", "gptq_model-4bit-128g.safetensors", NULL },
+        { "{\"model_file_base_name\": \"some\"}", "some.safetensors", NULL },
+        { "{\"model_file_base_name\": \"../some\"}", "some.safetensors", "has neither model.safetensors nor" },
+        { "{\"bits\": 3}", "model.safetensors", "quantize_config.json: field \"bits\" is 3" },
+        { "{\"quant_method\": \"hqq\"}", "model.safetensors", "quantize_config.json: field \"quant_method\" is \"hqq\"" },
+    };
+    assert_int_equal(mkdir(edited, 0755), 0);
+    json_t *c = load("gptq", "config.json"), *q = json_incref(json_object_get(c, "quantization_config"));
+    struct blob w = slurp(golden("gptq"), "model.safetensors");
+    pm_convert_params p = params(edited);
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
+        json_t *own = json_deep_copy(q), *more = json_loads(files[i].more, 0, NULL);
+        json_object_update(own, more);
+        tell(&(struct lie){ .name = "gptq", .config = "remove" });
+        char *text = json_dumps(own, 0), path[160];
+        spill(edited, "quantize_config.json", (struct blob){ (uint8_t *)text, strlen(text) });
+        snprintf(path, sizeof path, "%s/model.safetensors", edited);
+        assert_int_equal(unlink(path), 0);
+        spill(edited, files[i].weights, w);
+        if (files[i].says) refused(&p, files[i].says);
+        else {
+            convert(&p);
+            check_weights("gptq", false);
+            inspect("gptq", "w4a16", 4);
+            unlink(out);
+        }
+        snprintf(path, sizeof path, "%s/%s", edited, files[i].weights);
+        assert_int_equal(unlink(path), 0);
+        free(text);
+        json_decref(own);
+        json_decref(more);
+    }
+    tell(&(struct lie){ .name = "awq" });     /* what config.json says counts more, whatever the other file holds */
+    spill(edited, "quantize_config.json", (struct blob){ (uint8_t *)"{", 1 });
+    convert(&p);
+    inspect("awq", "w8a8", 4);
+    unlink(out);
+    char path[160];
+    snprintf(path, sizeof path, "%s/quantize_config.json", edited);
+    assert_int_equal(unlink(path), 0);
+    drop_edited();
+    free(w.data);
+    json_decref(q);
+    json_decref(c);
 }
 
 /* Q8_0 of a GGUF file, made by its official package: as it is where its groups of 32 are asked for, and else rounded anew. */
@@ -506,6 +596,7 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_requantize), cmocka_unit_test(test_other_dtypes), cmocka_unit_test(test_lies),
-                                        cmocka_unit_test(test_family_factor), cmocka_unit_test(test_no_tensors), cmocka_unit_test(test_q8_0) };
+                                        cmocka_unit_test(test_family_factor), cmocka_unit_test(test_no_tensors), cmocka_unit_test(test_spellings),
+                                        cmocka_unit_test(test_quantize_config), cmocka_unit_test(test_q8_0) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

@@ -2,14 +2,14 @@
 """Makes tests/golden/ready: tiny checkpoints that are quantized already, and what the official code of their formats makes of them.
 
     ready.py PACKAGES OUT [NAME...]     OUT: tests/golden/ready
-    PACKAGES: a folder with auto_gptq/ (0.7.1), awq/ (autoawq 0.2.9), unpacked; gguf (0.19) and compressed-tensors (0.20; for ct-order 0.12, the last that had groups out of order)
-    must be importable
+    PACKAGES: a folder with auto_gptq/ (0.7.1), awq/ (autoawq 0.2.9), auto_round/ and auto_round_extension/ (0.16.1), unpacked; gguf (0.19) and compressed-tensors (0.20; for ct-order
+    0.12, the last that had groups out of order) must be importable
 
 Each folder gets a checkpoint (config.json, tokenizer.json, model.safetensors), ids.i32, logits.f32 (transformers in float32 with the official weights, every second position), and
 weights.json: for each packed linear the SHA-256 of its official values, rows x columns, with the scales in 32 bits ("f32") and in the checkpoint's own type ("half", two bytes each).
 
-The packing of GPTQ and AWQ is written here, from their layouts; the values come from AutoGPTQ's torch fallback and AutoAWQ's dequantize_gemm. compressed-tensors and gguf pack and unpack
-themselves. gguf-q8_0 is a GGUF file, model.gguf, in place of config.json, tokenizer.json and model.safetensors.
+The packing of GPTQ and AWQ is written here, from their layouts; the values come from AutoGPTQ's torch fallback and AutoAWQ's dequantize_gemm. auto-round, compressed-tensors and gguf pack
+and unpack themselves. gguf-q8_0 is a GGUF file, model.gguf, in place of config.json, tokenizer.json and model.safetensors.
 """
 import hashlib
 import importlib.util
@@ -18,6 +18,7 @@ import logging
 import pathlib
 import re
 import sys
+import types
 import zlib
 
 import numpy
@@ -32,6 +33,7 @@ SHAPE = dict(vocab_size=VOCAB, hidden_size=128, intermediate_size=256, num_hidde
 QWEN, LLAMA = (Qwen2Config, dict(SHAPE, tie_word_embeddings=True)), (LlamaConfig, dict(SHAPE, tie_word_embeddings=False))
 GPTQ = dict(quant_method="gptq", bits=4, group_size=128, sym=True, desc_act=False)
 AWQ = dict(quant_method="awq", bits=4, group_size=128, zero_point=True, version="gemm", modules_to_not_convert=None)
+AUTO = dict(quant_method="auto-round", bits=4, group_size=32, sym=False, data_type="int", act_bits=16, iters=200, autoround_version="0.16.1", block_name_to_quantize="model.layers")
 CT = dict(num_bits=4, symmetric=True, strategy="group", group_size=64)
 # name: (model, kind, options, quantization_config or the arguments of compressed-tensors by regular expression)
 CASES = {
@@ -46,6 +48,8 @@ CASES = {
     "awq": (QWEN, "awq", {}, AWQ),
     "awq-g64": (LLAMA, "awq", {}, dict(AWQ, group_size=64)),
     "awq-g32": (QWEN, "awq", {}, dict(AWQ, group_size=32)),
+    "auto-round": (QWEN, "auto-round", {}, dict(AUTO, packing_format="auto_round:auto_gptq")),
+    "auto-round-plain": (QWEN, "auto-round", {}, dict(AUTO, packing_format="auto_round")),
     "ct-group": (LLAMA, "ct", dict(ignore=["lm_head", "model.layers.0.mlp.down_proj"]), {"Linear": CT}),
     "ct-channel": (QWEN, "ct", {}, {"Linear": dict(num_bits=4, symmetric=True, strategy="channel")}),
     "ct-zeros": (QWEN, "ct", {}, {"Linear": dict(CT, symmetric=False, group_size=128)}),
@@ -125,6 +129,30 @@ def awq(packages, name, w, _options, config):
     official = load(packages / "awq/utils/packing_utils.py").dequantize_gemm
     values = [official(*mixed, scale.T.to(dtype), 4, config["group_size"]).T.contiguous() for dtype in (torch.float32, torch.float16)]
     return {f"{name}.qweight": mixed[0], f"{name}.qzeros": mixed[1], f"{name}.scales": scale.T.contiguous()}, *values
+
+
+def auto_round(packages, name, w, _options, config):
+    """The same of auto-round, which packs by itself. Its layers are loaded without the package around them."""
+    def stub(path, **members):
+        sys.modules[path] = types.ModuleType(path)
+        sys.modules[path].__dict__.update(members)
+    stub("auto_round")
+    stub("auto_round.utils", get_packing_device=lambda device: "cpu")
+    sys.modules["auto_round.utils.bit_packing"] = load(packages / "auto_round/utils/bit_packing.py")
+    stub("auto_round_extension")
+    stub("auto_round_extension.torch")
+    plain = sys.modules["auto_round_extension.torch.qlinear_torch"] = load(packages / "auto_round_extension/torch/qlinear_torch.py")
+    module = load(packages / "auto_round_extension/torch/qlinear_torch_zp.py") if "gptq" in config["packing_format"] else plain
+    _, zero, scale = quantize(w, 4, torch.arange(w.shape[1]) // config["group_size"], config["sym"])
+    linear, layer = module.QuantLinear(4, config["group_size"], w.shape[1], w.shape[0], False), torch.nn.Linear(w.shape[1], w.shape[0], bias=False)
+    layer.weight.data, linear.device = w.clone(), "cpu"
+    linear.pack(layer, scale.float(), zero.float(), None, device="cpu")
+    packed = {key: getattr(linear, key).contiguous() for key in ("qweight", "qzeros", "scales")}
+    official = []
+    for dtype in (torch.float32, torch.float16):
+        linear.scales = packed["scales"].to(dtype)
+        official.append(linear(torch.eye(w.shape[1], dtype=dtype)).T.contiguous())
+    return {f"{name}.{key}": value for key, value in packed.items()}, *official
 
 
 def compressed_in_order(name, w, scheme, options):
@@ -263,7 +291,7 @@ def make(packages, out, name):
                 target = next(t for t in schemes if t == "Linear" or re.match(t[3:], module))
                 packed, exact, rounded = compressed(module, p, schemes[target])
             else:
-                packed, exact, rounded = {"gptq": gptq, "awq": awq}[kind](packages, module, p, options, config)
+                packed, exact, rounded = {"gptq": gptq, "awq": awq, "auto-round": auto_round}[kind](packages, module, p, options, config)
             tensors.update(packed)
             if options.get("idle_bias") and state[module].bias is None:
                 tensors[f"{module}.bias"] = torch.zeros(p.shape[0], dtype=half)
