@@ -11,7 +11,7 @@ if [ -z "$folder" ]; then
     trap 'rm -rf "$folder"' EXIT
 fi
 text=tests/data/heldout.txt
-dtypes=${DTYPES:-"w8a8 w8a8_g128 w4a16 w4a16_g128 w4a16_g64 w4a16_g32"}
+dtypes=${DTYPES:-"w8a8 w8a8_g128 w8a8_g32 w4a16 w4a16_g128 w4a16_g64 w4a16_g32"}
 make_file() {   # NAME DTYPE QUALITY
     [ -f "$folder/$1.pumice" ] || "$pumice" convert "$gguf" -o "$folder/$1.pumice" --dtype "$2" --quality "$3"
 }
