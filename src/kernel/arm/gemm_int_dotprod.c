@@ -2,7 +2,7 @@
 #include "kernel/ref.h"
 #include "kernel/tiers.h"
 #define V16_DOTPROD 1
-#include "kernel/arm/v16_neon.h"
+#include "kernel/arm/in_order.h"
 
 #define PM_FN(name) name##_dotprod
 #define V16_PEAK_CHAINS 6
@@ -10,6 +10,7 @@
 #define V16_NP(mt) ((mt) <= 2 ? 2 : 1)
 #define V16_ACC 6
 #define V16_UNPACK 1        /* masks and shifts share pipes with the multiplications */
+#define V16_ROW_DOTS "kernel/arm/rows_dotprod.inc"
 #define V16_FETCH(w) V16_PREFETCH((w) + 2048)       /* of decode */
 #include "kernel/body/gemm_int.inc"
 

@@ -1,7 +1,7 @@
 /* NEON without dot products (Cortex-A53, A72): the integer linears. A panel is eight registers of sums for a token, of thirty-two: 2 tokens x 1 panel. */
 #include "kernel/ref.h"
 #include "kernel/tiers.h"
-#include "kernel/arm/v16_neon.h"
+#include "kernel/arm/in_order.h"
 
 #define PM_FN(name) name##_neon
 #define V16_DOTS "kernel/arm/dots_neon.inc"
