@@ -1,5 +1,5 @@
 /*
- * Owns: conversion with calibration, layer after layer: the two streams of activations, and the course from the embeddings to the last layer. docs/QUALITY.md has the reasons and the figures.
+ * Owns: conversion with calibration, layer after layer: the course from the embeddings to the last layer. docs/QUALITY.md has the reasons and the figures.
  *
  * Two streams of activations go through the model: x of the float model and xq of the model that is being made, whose layers so far are quantised. For each linear of a layer, in the
  * order in which a forward pass meets them:
@@ -25,7 +25,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define BATCH_TOKENS 1024
 #define BATCH_BYTES ((size_t)96 << 20)  /* of what a forward pass and its observer need for a batch: wide layers take fewer tokens at once */
 #define SAMPLE_BYTES ((size_t)16 << 20)
 
@@ -81,176 +80,18 @@ pm_status pm_best_advance(struct best *b, const char *name, uint64_t work, pm_er
     return PM_OK;
 }
 
-/* ---- the streams ---- */
-
-struct copy { const struct best *b; const struct pm_observed *o; };
-
-static void copy_row(void *ctx, size_t row, int worker)
-{
-    (void)worker;
-    const struct copy *c = ctx;
-    const struct pm_observed *o = c->o;
-    for (size_t h = 0; h < o->n_head; h++) {
-        float *to = c->b->to + (o->row0 + row) * c->b->ldx + (o->head0 + h) * c->b->ld_head;
-        memcpy(to, o->x + row * o->ldx + h * o->step, o->k * sizeof *to);
-        for (size_t i = o->k; i < c->b->ld_head; i++) to[i] = 0;
-    }
-}
-
-static bool observe(void *ctx, const struct pm_observed *o)
-{
-    struct best *b = ctx;
-    if (o->linear != b->want) return false;
-    struct copy c = { b, o };
-    if (o->linear == PM_SLOT_v_up) {        /* by a thread of the pool, with a part of the rows */
-        for (size_t r = 0; r < o->m; r++) copy_row(&c, r, 0);
-        return true;
-    }
-    pm_pool_run(b->exec.pool, copy_row, &c, o->m);
-    if (b->to_stream) memcpy(b->to_stream, b->exec.x, o->m * b->ld * sizeof(float));
-    return true;
-}
-
-static struct pm_linear *linear_of(struct pm_layer *l, enum pm_slot_id id)
-{
-    switch (id) {
-#define PM_VECTOR(field, name, n, when)
-#define PM_LINEAR(field, name, n, k, when) case PM_SLOT_##field: return &l->field;
-#include "model/tensors.inc"
-#undef PM_VECTOR
-#undef PM_LINEAR
-    default: return NULL;
-    }
-}
-
-/* The linear for whose inputs a norm may be changed. */
-static enum pm_slot_id reader_of(const struct pm_layer_desc *l, int id)
-{
-    if (id == PM_SLOT_attn_norm || id == PM_SLOT_attn_norm_bias) return l->mixer == PM_MIX_MLA ? PM_SLOT_qkv_a : PM_SLOT_qkv;
-    return id == PM_SLOT_q_a_norm ? PM_SLOT_q_b : PM_SLOT_gate_up;
-}
-
-static struct pm_layer layer_of(struct best *b, bool quantised)
-{
-    const struct held *q = quantised ? b->q : b->f;
-    struct pm_layer out = { .desc = *b->one.layer };
-    for (int id = 0; id < PM_SLOT_PER_LAYER; id++) {
-        const struct vector *v = &b->vector[id];
-        /* the norms of the file belong to its linears: until one is there, its inputs are collected as the plain norm makes them */
-        bool mine = quantised && pm_best_held(b, reader_of(b->one.layer, id))->weight;
-        if (v->n) *(const float **)(void *)((char *)&out + v->offset) = mine ? v->file : v->plain;
-    }
-    for (size_t i = 0; i < PM_BEST_LINEARS; i++) {
-        struct pm_linear_desc *d = pm_best_desc(b->one.layer, i);
-        struct pm_linear *to = linear_of(&out, pm_best_order[i]);
-        if (q[i].weight || b->f[i].weight) *to = q[i].weight ? q[i].linear : b->f[i].linear;
-        else to->desc = (struct pm_linear_desc){ .type = PM_W_F16, .n = d->n, .k = d->k };  /* not there: the run stops before it multiplies with it */
-    }
-    return out;
-}
-
-/* Tokens at .. at+m-1 of the text: runs of n tokens each, whose first has position pos0. */
-struct batch { size_t at, m, n_runs, n, pos0; };
-
-static struct batch batch_of(const struct best *b, size_t number)
-{
-    size_t window = b->cal.window, first = number / b->parts * b->windows, n = pm_min_size(b->windows, b->cal.n_window - first), per = (window + b->parts - 1) / b->parts;
-    struct batch out = { .at = first * window, .n_runs = n, .n = window, .pos0 = number % b->parts * per };
-    if (b->parts > 1) out.n = out.pos0 < window ? pm_min_size(per, window - out.pos0) : 0;
-    out.at += out.pos0;
-    out.m = out.n * n;
-    return out;
-}
-
-/* Runs one batch through the layer. to: where the inputs of linear b->want go, and then it stops there; NULL: the stream takes the layer's outputs. */
-static void run_batch(struct best *b, const struct batch *batch, bool quantised, float *to)
-{
-    struct pm_exec *e = &b->exec;
-    const struct pm_layer_desc *d = b->one.layer;
-    size_t m = batch->m, n = batch->n_runs;
-    struct pm_spill *stream = quantised ? &b->xq : &b->x;
-    float *x = stream->data + batch->at * b->ld;
-    struct pm_run runs[BATCH_TOKENS];
-    for (size_t i = 0; i < n; i++)
-        runs[i] = (struct pm_run){ .kv = &b->kv[(quantised ? 0 : b->windows) + i], .ropes = &b->ropes, .n = batch->n, .pos0 = batch->pos0, .ids = b->cal.ids + batch->at + i * batch->n };
-    struct pm_layer l = layer_of(b, quantised);
-    struct pm_spill *values = quantised ? &b->first_q : &b->first;
-    size_t n_first = d->mixer == PM_MIX_RWKV7 ? m * b->ld_first : 0;
-    float *kept = values->data + batch->at * b->ld_first;
-    for (size_t i = 0; i < n && n_first && !batch->pos0; i++) pm_kv_clear(runs[i].kv);
-    if (n_first && d->rwkv7.rank_v) memcpy(e->v_first, kept, n_first * sizeof *x);
-    memcpy(e->x, x, m * b->ld * sizeof *x);
-    pm_decoder_positions(e, runs, n);
-    b->to = to;
-    e->observe = to ? observe : NULL;
-    e->observe_ctx = b;
-    e->skip = false;
-    pm_decoder_layer(e, &b->one, &l, 0, runs, n, m);
-    e->skip = false;
-    if (!to) memcpy(x, e->x, m * b->ld * sizeof *x);
-    if (!to && n_first && !d->rwkv7.rank_v) memcpy(kept, e->v_first, n_first * sizeof *x);
-    pm_spill_drop(stream, batch->at * b->ld, m * b->ld);
-    if (n_first) pm_spill_drop(values, batch->at * b->ld_first, n_first);
-}
-
-static void subtract_row(void *ctx, size_t t, int worker)
-{
-    (void)worker;
-    struct best *b = ctx;
-    float *d = b->diff + t * b->ldx;
-    const float *x = b->in + t * b->ldx;
-    for (size_t i = 0; i < b->ldx; i++) d[i] -= x[i];
-}
-
-/* Tokens spread evenly over the text, whatever the batches. */
-static void take_sample(struct best *b, const struct batch *batch)
-{
-    size_t total = b->cal.n_window * b->cal.window, most = pm_min_size(b->most_sample, total), t;
-    while (b->n_sample < most && (t = b->n_sample * total / most) < batch->at + batch->m)
-        memcpy(b->sample + b->n_sample++ * b->ldx, b->in + (t - batch->at) * b->ldx, b->ldx * sizeof(float));
-}
-
-pm_status pm_best_collect(struct best *b, struct pm_gptq *g, size_t i, const char *name, uint64_t work, pm_error *err)
-{
-    pm_status st = PM_OK;
-    b->want = pm_best_order[i];
-    size_t heads = pm_best_heads(b->one.layer, i);
-    b->ld_head = g->ld;
-    b->ldx = heads * g->ld;
-    b->n_sample = 0;
-    for (size_t k = 0; k < b->n_batch && !st; k++) {
-        struct batch batch = batch_of(b, k);
-        size_t m = batch.m;
-        if (!m) continue;
-        b->to_stream = g->more ? b->stream : NULL;
-        run_batch(b, &batch, true, b->in);
-        b->to_stream = g->more ? b->missing : NULL;
-        if (b->follow) {
-            run_batch(b, &batch, false, b->diff);
-            pm_pool_run(b->exec.pool, subtract_row, b, m);
-        }
-        for (size_t h = 0; h < heads; h++) pm_gptq_add(&g[h], b->in + h * g->ld, b->diff + h * g->ld, m, b->ldx);
-        if (g->more) {
-            for (size_t t = 0; t < m * b->ld; t++) b->missing[t] -= b->stream[t];
-            pm_gptq_add_extra(g, b->in, b->missing, m, b->ldx, b->ld);
-        }
-        take_sample(b, &batch);
-        st = pm_best_advance(b, name, work / b->n_batch, err);
-    }
-    return st;
-}
-
 /* ---- vectors ---- */
 
 struct loading { struct best *b; uint32_t layer; };
 
-static pm_status load_vector(void *ctx, const struct pm_slot *slot, pm_error *err)
+static pm_status load_slot(void *ctx, const struct pm_slot *slot, pm_error *err)
 {
     const struct loading *l = ctx;
-    if (slot->id >= PM_SLOT_PER_LAYER || slot->linear) return PM_OK;
+    if (slot->id >= PM_SLOT_PER_LAYER) return PM_OK;
+    l->b->place[slot->id] = slot->offset;
+    if (slot->linear) return PM_OK;
     struct vector *v = &l->b->vector[slot->id];
     v->n = slot->n;
-    v->offset = slot->offset;
     v->plain = pm_calloc(v->n, sizeof *v->plain, err);
     v->file = pm_calloc(v->n, sizeof *v->file, err);
     if (!v->plain || !v->file) return PM_ERR_MEMORY;
@@ -286,9 +127,10 @@ pm_status pm_best_enter(struct best *b, uint32_t layer, pm_error *err)
     struct loading all = { b, layer };
     pm_status st = PM_OK;
     b->one.layer = &b->c->plan.desc.layer[layer];
+    b->passed = false;
     for (size_t i = 0; i < b->windows * (b->follow ? 2 : 1) && !st; i++) st = pm_kv_create(&b->kv[i], &b->one, PM_KV_KIND_F32, b->cal.window, err);
     if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->tokens, err);
-    if (!st) st = pm_desc_walk(&b->one, load_vector, &all, err);
+    if (!st) st = pm_desc_walk(&b->one, load_slot, &all, err);
     for (size_t i = 0; i < PM_BEST_LINEARS && !st && b->follow; i++) {
         struct pm_linear_desc d = *pm_best_desc(b->one.layer, i);
         d.type = PM_W_F16;
@@ -306,14 +148,6 @@ void pm_best_leave(struct best *b)
     }
     free_vectors(b);
     for (size_t i = 0; b->kv && i < 2 * b->windows; i++) pm_kv_free(&b->kv[i]);
-}
-
-void pm_best_pass(struct best *b, bool quantised)
-{
-    for (size_t k = 0; k < b->n_batch; k++) {
-        struct batch batch = batch_of(b, k);
-        if (batch.m) run_batch(b, &batch, quantised, NULL);
-    }
 }
 
 static pm_status quantise_layer(struct best *b, uint32_t layer, pm_error *err)
@@ -355,66 +189,12 @@ static pm_status do_layer(struct best *b, uint32_t layer, pm_error *err)
     if (!st) st = quantise_layer(b, layer, err);
     if (!st) st = put_layer(b, layer, err);
     if (!st && (layer + 1 < b->c->plan.desc.n_layer || b->c->best_head)) {
-        if (b->follow) pm_best_pass(b, false);
+        if (b->follow && !b->passed) pm_best_pass(b, false);
         pm_best_pass(b, true);
         st = pm_best_advance(b, "", forward_work(b->one.layer, PM_BEST_LINEARS, b->cal.n_window * b->cal.window), err);
     }
     pm_best_leave(b);
     return st;
-}
-
-/* Of models that norm their embeddings. */
-static pm_status norm_embeddings(struct best *b, pm_error *err)
-{
-    const struct pm_desc *d = &b->c->plan.desc;
-    float *v = pm_calloc(2, d->n_embd * sizeof *v, err);
-    struct pm_spill *streams[] = { &b->xq, &b->x };
-    pm_status st = v ? PM_OK : PM_ERR_MEMORY;
-    b->one.layer = &d->layer[0];
-    if (!st) st = pm_exec_reserve(&b->exec, &b->one, b->tokens, err);
-    if (!st) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm, 0), d->n_embd, v, err);
-    if (!st && d->norm == PM_NORM_LAYER) st = pm_parts_vector(pm_plan_parts(&b->c->plan, PM_SLOT_embed_norm_bias, 0), d->n_embd, v + d->n_embd, err);
-    for (size_t i = 0; i < 2 && streams[i]->data && !st; i++)
-        for (size_t k = 0; k < b->n_batch; k++) {
-            struct batch batch = batch_of(b, k);
-            float *x = streams[i]->data + batch.at * b->ld;
-            if (!batch.m) continue;
-            memcpy(b->exec.x, x, batch.m * b->ld * sizeof *x);
-            pm_decoder_embed_norm(&b->exec, d, v, v + d->n_embd, batch.m);
-            memcpy(x, b->exec.x, batch.m * b->ld * sizeof *x);
-            pm_spill_drop(streams[i], batch.at * b->ld, batch.m * b->ld);
-        }
-    free(v);
-    return st;
-}
-
-/* Both streams begin with the embeddings: those of the source, and those that the file will have. */
-static pm_status embed(struct best *b, pm_error *err)
-{
-    const struct pm_desc *d = &b->c->plan.desc;
-    struct pm_linear_desc one = d->tied ? d->head : d->embed;
-    const struct pm_parts *parts = pm_plan_parts(&b->c->plan, d->tied ? PM_SLOT_head : PM_SLOT_embed, 0);
-    struct held h = { 0 };
-    one.n = 1;
-    one.bias = false;
-    pm_status st = pm_held_make(&h, &one, err);
-    float *row = pm_calloc(d->n_embd, sizeof *row, err);
-    if (!row) st = PM_ERR_MEMORY;
-    const struct pm_quantize q = { .linear = &one };
-    for (size_t t = 0; t < b->cal.n_window * b->cal.window && !st; t++) {
-        if ((st = pm_parts_rows(parts, (size_t)b->cal.ids[t], 1, one.type, row, err))) break;
-        float *xq = b->xq.data + t * b->ld;
-        for (size_t i = 0; b->follow && i < d->n_embd; i++) b->x.data[t * b->ld + i] = row[i] * d->embed_scale;
-        pm_quantize_rows(b->c->pool, &q, row, 1, h.weight, h.scale, NULL, NULL);
-        pm_linear_row(&b->exec, &h.linear, 0, xq);
-        for (size_t i = 0; i < d->n_embd; i++) xq[i] *= d->embed_scale;
-        if ((t + 1) % BATCH_TOKENS) continue;
-        pm_spill_drop(&b->xq, (t + 1 - BATCH_TOKENS) * b->ld, BATCH_TOKENS * b->ld);
-        if (b->follow) pm_spill_drop(&b->x, (t + 1 - BATCH_TOKENS) * b->ld, BATCH_TOKENS * b->ld);
-    }
-    free(row);
-    pm_held_free(&h);
-    return st || !d->embed_norm ? st : norm_embeddings(b, err);
 }
 
 pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_error *err)
@@ -432,7 +212,7 @@ pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_err
     b->cal = c->calibration;
     b->ld = pm_round_up(d->n_embd, 16);
     size_t per_token = pm_exec_scratch_bytes(d, 2, 1) - pm_exec_scratch_bytes(d, 1, 1) + 2 * (ldx + b->ld) * sizeof(float);
-    size_t tokens = pm_max_size(16, pm_min_size(BATCH_TOKENS, BATCH_BYTES / per_token));
+    size_t tokens = pm_max_size(16, pm_min_size(PM_BEST_BATCH, BATCH_BYTES / per_token));
     b->windows = pm_max_size(1, tokens / b->cal.window);
     b->parts = (b->cal.window + tokens - 1) / tokens;
     if (few && b->cal.n_window > b->windows) {
@@ -473,7 +253,7 @@ pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_err
     pm_kernels_init(&b->exec.kern, pm_kernels_best());
     b->exec.pool = c->pool;
     st = pm_matrix_init(&b->ops, c->pool, &b->exec.kern, err);
-    return st ? st : embed(b, err);
+    return st ? st : pm_best_embed(b, err);
 }
 
 void pm_best_close(struct best *b)

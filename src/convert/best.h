@@ -1,5 +1,5 @@
 /*
- * Conversion with calibration, for the files that share it: best.c (streams and layers), best_linear.c (one linear), best_head.c (the head), best_keep.c (finished layers of an earlier run).
+ * Conversion with calibration, for the files that share it: best.c (layers), best_streams.c (activations), best_linear.c (one linear), best_head.c (the head), best_keep.c (finished layers of an earlier run).
  */
 #ifndef PM_CONVERT_BEST_H
 #define PM_CONVERT_BEST_H
@@ -11,6 +11,7 @@
 #include "model/decoder.h"
 
 #define PM_BEST_LINEARS 19  /* that layers of any kind can have */
+#define PM_BEST_BATCH 1024    /* tokens that go through a layer together, at most */
 #define PM_BEST_SAMPLE 256  /* tokens on which ways are tried */
 
 /* A linear in memory, as file-like panels. {0} is none. */
@@ -37,7 +38,8 @@ struct best {
     struct pm_kv *kv;                   /* [2][windows] of one layer: of the quantised stream, of the float stream */
     struct pm_desc one;                 /* the description with only the layer at work */
     struct held f[PM_BEST_LINEARS], q[PM_BEST_LINEARS];
-    struct vector { float *plain, *file; size_t n, offset; } vector[PM_SLOT_PER_LAYER];     /* the layer's: of the float stream, and of the file; in struct pm_layer. Owned */
+    struct vector { float *plain, *file; size_t n; } vector[PM_SLOT_PER_LAYER];     /* the layer's: of the float stream, and of the file. Owned */
+    size_t place[PM_SLOT_PER_LAYER];    /* offsets of its linears and vectors in struct pm_layer */
     struct pm_model positions;          /* as much of a model as pm_model_ropes reads */
     struct pm_ropes ropes;
     double err2[PM_BEST_LINEARS], sum2[PM_BEST_LINEARS];  /* of the layer's linears */
@@ -45,6 +47,8 @@ struct best {
     uint64_t done, total;
     enum pm_slot_id want;               /* the observer looks for this */
     float *to, *to_stream;              /* and copies its rows here, and the residual stream's there unless it is NULL */
+    bool through;                       /* and lets the run go on */
+    bool passed;                        /* the float stream has taken the outputs of the layer at work already */
     /* what is tried on samples before a linear is quantised */
     float *sample;                      /* [most_sample][ldx] inputs, owned */
     size_t n_sample, most_sample;
@@ -57,6 +61,7 @@ void pm_best_close(struct best *b);
 /* The layer at work: its vectors and, with `follow`, its linears as F16. pm_best_leave forgets them and what was quantised of it. */
 pm_status pm_best_enter(struct best *b, uint32_t layer, pm_error *err);
 void pm_best_leave(struct best *b);
+pm_status pm_best_embed(struct best *b, pm_error *err);
 /* A stream takes the outputs of the layer at work. */
 void pm_best_pass(struct best *b, bool quantised);
 

@@ -65,7 +65,7 @@ static pm_status put_rows(struct best *b, const struct pm_gptq *g, const struct 
     pm_status st = w && scale && weight && (bias || !d->bias) ? PM_OK : PM_ERR_MEMORY;
     for (size_t r = 0; r < d->n && !st; r += rows) {
         size_t n = pm_min_size(rows, d->n - r);
-        if ((st = pm_parts_rows(parts, r, n, d->type, w, err))) break;
+        if ((st = pm_parts_rows(b->c->pool, parts, r, n, d->type, w, err))) break;
         pm_best_turn(b, d, scaled, w, n);
         st = pm_gptq_rows(g, d, w, r, n, weight, scale + r * per_row, &err2, &sum2, err);
         if (!st) st = pm_writer_put(to, "head.weight", weight, (n + PM_PANEL - 1) / PM_PANEL * panel_bytes, err);

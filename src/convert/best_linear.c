@@ -58,7 +58,7 @@ pm_status pm_held_load(struct best *b, struct held *h, const struct pm_linear_de
     const struct pm_quantize q = { .linear = d };
     for (size_t r = 0; r < d->n && !st; r += rows) {
         size_t n = pm_min_size(rows, d->n - r);
-        st = pm_parts_rows(parts, r, n, d->type, w, err);
+        st = pm_parts_rows(b->c->pool, parts, r, n, d->type, w, err);
         if (!st) pm_quantize_rows(b->c->pool, &q, w, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale ? h->scale + r * per_row : NULL, err2, sum2);
     }
     free(w);
@@ -171,7 +171,7 @@ pm_status pm_best_choose(struct best *b, const struct pm_gptq *g, const struct p
     chosen->block = 0;
     for (size_t h = 0; h < tried && !st; h++) {
         t.head = h * heads / tried;
-        for (size_t r = 0; r < n && !st; r++) st = pm_parts_rows(parts, t.head * per_head + r * per_head / n, 1, d->type, w + r * k, err);
+        for (size_t r = 0; r < n && !st; r++) st = pm_parts_rows(NULL, parts, t.head * per_head + r * per_head / n, 1, d->type, w + r * k, err);
         if (st) break;
         float *moment = t.x;    /* not in use yet */
         for (size_t c = 0; c < k; c++) moment[c] = g[t.head].h[c * g->ld + c];
@@ -274,7 +274,7 @@ static pm_status quantise_linear(struct best *b, const struct pm_gptq *g, size_t
     if (!st && !w) st = PM_ERR_MEMORY;
     for (size_t r = 0, n; r < d->n && !st; r += n) {
         n = pm_min_size(rows, per_head - r % per_head);
-        if ((st = pm_parts_rows(parts, r, n, d->type, w, err))) break;
+        if ((st = pm_parts_rows(b->c->pool, parts, r, n, d->type, w, err))) break;
         pm_best_turn(b, d, scaled, w, n);
         st = pm_gptq_rows(&g[r / per_head], d, w, r, n, (uint8_t *)h->weight + r / PM_PANEL * panel_bytes, h->scale + r * per_row, err2, sum2, err);
     }

@@ -57,7 +57,7 @@ static pm_status put_quantised(struct pm_conversion *c, const struct pm_linear_d
     struct pm_quantize q = { .linear = l };
     for (size_t r = 0; r < l->n && !st; r += rows) {
         size_t n = pm_min_size(rows, l->n - r);
-        st = pm_parts_rows(parts, r, n, l->type, w, err);
+        st = pm_parts_rows(c->pool, parts, r, n, l->type, w, err);
         if (st) break;
         pm_quantize_rows(c->pool, &q, w, n, out, scale ? scale + r * per_row : NULL, err2, sum2);
         st = pm_writer_put(&c->writer, o->weight, out, (n + 15) / 16 * panel_bytes, err);

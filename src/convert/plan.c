@@ -7,6 +7,7 @@
 #include "base/mem.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -254,9 +255,29 @@ static pm_status read_parts(const struct pm_part *p, size_t n_part, size_t r0, s
     return PM_OK;
 }
 
-pm_status pm_parts_rows(const struct pm_parts *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
+#define TASK_ROWS 64
+
+struct reading {
+    const struct pm_parts *p;
+    size_t r0, n, k;
+    enum pm_wtype type;
+    float *out;
+    atomic_bool failed;
+};
+
+static void read_task(void *ctx, size_t task, int worker)
 {
-    return read_parts(p->weight, p->n_weight, r0, n, row_values(&p->weight[0]), type, out, err);
+    (void)worker;
+    struct reading *j = ctx;
+    size_t first = task * TASK_ROWS;
+    if (read_parts(j->p->weight, j->p->n_weight, j->r0 + first, pm_min_size(TASK_ROWS, j->n - first), j->k, j->type, j->out + first * j->k, NULL)) j->failed = true;
+}
+
+pm_status pm_parts_rows(struct pm_pool *pool, const struct pm_parts *p, size_t r0, size_t n, enum pm_wtype type, float *out, pm_error *err)
+{
+    struct reading j = { .p = p, .r0 = r0, .n = n, .k = row_values(&p->weight[0]), .type = type, .out = out };
+    if (pool) pm_pool_run(pool, read_task, &j, (n + TASK_ROWS - 1) / TASK_ROWS);
+    return pool && !j.failed ? PM_OK : read_parts(p->weight, p->n_weight, r0, n, j.k, type, out, err);     /* which names the first value that is wrong */
 }
 
 pm_status pm_parts_vector(const struct pm_parts *p, size_t n, float *out, pm_error *err)

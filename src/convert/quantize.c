@@ -42,32 +42,49 @@ static float clamp(float x, float lo, float hi)
     return x < lo ? lo : x > hi ? hi : x;
 }
 
-/* The least-squares scale for the rounding that `inv` gives, and its error. */
-static double try_scale(const float *w, const float *c, size_t n, float inv, float lo, float hi, float *scale)
+#define LANES 16    /* of sums, so that the compiler may use vectors */
+
+/* sum of the lanes, in order */
+static double total(const float v[LANES])
 {
-    float wq[16] = { 0 }, qq[16] = { 0 }, ww[16] = { 0 };    /* lanes, so that the compiler may use vectors */
+    double sum = 0;
+    for (int l = 0; l < LANES; l++) sum += (double)v[l];
+    return sum;
+}
+
+/* ww = sum c w w, whatever the scale */
+static double squares(const float *w, const float *c, size_t n)
+{
+    float ww[LANES] = { 0 };
+    for (size_t i = 0; i < n; i++) ww[i < n / LANES * LANES ? i % LANES : 0] += (c ? c[i] : 1.0f) * w[i] * w[i];
+    return total(ww);
+}
+
+/* The least-squares scale for the rounding that `inv` gives, and its error. */
+static double try_scale(const float *w, const float *c, size_t n, float inv, float lo, float hi, double ww, float *scale)
+{
+    float wq[LANES] = { 0 }, qq[LANES] = { 0 };
     size_t i = 0;
-    for (; i + 16 <= n; i += 16)
-        for (size_t l = 0; l < 16; l++) {
-            float q = clamp(round_even(clamp(w[i + l] * inv, -1000.0f, 1000.0f)), lo, hi), cw = c ? c[i + l] : 1.0f;
-            wq[l] += cw * w[i + l] * q;
-            qq[l] += cw * q * q;
-            ww[l] += cw * w[i + l] * w[i + l];
+    for (; c && i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            float q = round_even(clamp(w[i + l] * inv, lo, hi));
+            wq[l] += c[i + l] * w[i + l] * q;
+            qq[l] += c[i + l] * q * q;
+        }
+    for (; !c && i + LANES <= n; i += LANES)
+        for (size_t l = 0; l < LANES; l++) {
+            float q = round_even(clamp(w[i + l] * inv, lo, hi));
+            wq[l] += w[i + l] * q;
+            qq[l] += q * q;
         }
     for (; i < n; i++) {
-        float q = clamp(round_even(clamp(w[i] * inv, -1000.0f, 1000.0f)), lo, hi), cw = c ? c[i] : 1.0f;
+        float q = round_even(clamp(w[i] * inv, lo, hi)), cw = c ? c[i] : 1.0f;
         wq[0] += cw * w[i] * q;
         qq[0] += cw * q * q;
-        ww[0] += cw * w[i] * w[i];
     }
-    double a = 0, b = 0, s = 0;
-    for (int l = 0; l < 16; l++) {
-        a += (double)wq[l];
-        b += (double)qq[l];
-        s += (double)ww[l];
-    }
+    double a = total(wq), b = total(qq);
     *scale = b > 0 ? (float)(a / b) : 0;
-    return b > 0 ? s - a * a / b : s;
+    return b > 0 ? ww - a * a / b : ww;
 }
 
 float pm_best_scale(const float *w, const float *c, size_t n, enum pm_wtype type)
@@ -81,14 +98,14 @@ float pm_best_scale(const float *w, const float *c, size_t n, enum pm_wtype type
     if (amax < PM_QUANT_TINY) return 0;
     bool four = type == PM_W_W4;
     float lo = four ? -8 : -127, hi = four ? 7 : 127, best = 0;
-    double least = INFINITY;
+    double least = INFINITY, ww = squares(w, c, n);
     /* limit / absmax is where nothing clips; beyond it the largest weights are cut */
     int steps = four ? 24 : 5;
     for (int sign = 0; sign < (four ? 2 : 1); sign++)
         for (int i = 0; i < steps; i++) {
             float limit = four ? 6.5f + 0.3f * (float)i : 126.0f + 1.0f * (float)i;
             float inv = four ? (sign ? limit / top : -limit / top) : limit / amax, scale;
-            double e = try_scale(w, c, n, inv, lo, hi, &scale);
+            double e = try_scale(w, c, n, inv, lo, hi, ww, &scale);
             if (e < least && scale != 0) {
                 least = e;
                 best = scale;
