@@ -214,13 +214,11 @@ pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_err
     size_t per_token = pm_exec_scratch_bytes(d, 2, 1) - pm_exec_scratch_bytes(d, 1, 1) + 2 * (ldx + b->ld) * sizeof(float);
     size_t tokens = pm_max_size(16, pm_min_size(PM_BEST_BATCH, BATCH_BYTES / per_token));
     b->windows = pm_max_size(1, tokens / b->cal.window);
-    b->parts = (b->cal.window + tokens - 1) / tokens;
     if (few && b->cal.n_window > b->windows) {
         b->cal.ids += (b->cal.n_window - b->windows) / 2 * b->cal.window;
         b->cal.n_window = b->windows;
     }
-    b->n_batch = (b->cal.n_window + b->windows - 1) / b->windows * b->parts;
-    b->tokens = b->windows * ((b->cal.window + b->parts - 1) / b->parts);
+    pm_best_batches(b, tokens);
     b->most_sample = pm_min_size(b->tokens, pm_max_size(16, pm_min_size(PM_BEST_SAMPLE, SAMPLE_BYTES / (ldx * sizeof(float)))));
     for (uint32_t i = 0; i < d->n_layer; i++) {
         for (size_t k = 0; k < PM_BEST_LINEARS; k++) b->total += pm_best_linear_work(&d->layer[i], k, b->cal.n_window * b->cal.window);

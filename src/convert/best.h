@@ -55,6 +55,8 @@ struct best {
     float *s;                           /* [ldx] what the inputs are divided by, owned */
 };
 
+/* Batches of at most so many tokens, 1 or more: whole windows, or equal parts of one. What is found does not depend on it; pm_best_open chooses by memory. */
+void pm_best_batches(struct best *b, size_t tokens);
 /* Both streams hold the embeddings; `few`: of one batch from the middle of the text, and there is a float stream in any case. On failure too, pm_best_close is to be called. */
 pm_status pm_best_open(struct best *b, struct pm_conversion *c, bool few, pm_error *err);
 void pm_best_close(struct best *b);

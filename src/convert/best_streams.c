@@ -71,6 +71,15 @@ static struct pm_layer layer_of(struct best *b, bool quantised)
 /* Tokens at .. at+m-1 of the text: runs of n tokens each, whose first has position pos0. */
 struct batch { size_t at, m, n_runs, n, pos0; };
 
+void pm_best_batches(struct best *b, size_t tokens)
+{
+    size_t window = b->cal.window;
+    b->windows = pm_max_size(1, tokens / window);
+    b->parts = (window + tokens - 1) / tokens;
+    b->n_batch = (b->cal.n_window + b->windows - 1) / b->windows * b->parts;
+    b->tokens = b->windows * ((window + b->parts - 1) / b->parts);
+}
+
 static struct batch batch_of(const struct best *b, size_t number)
 {
     size_t window = b->cal.window, first = number / b->parts * b->windows, n = pm_min_size(b->windows, b->cal.n_window - first), per = (window + b->parts - 1) / b->parts;

@@ -1,5 +1,6 @@
 /*
- * Conversion with calibration as a whole: it is nearer to the float model than rounding alone; the same bytes for any number of threads; and what was stopped goes on where it was.
+ * Conversion with calibration as a whole: it is nearer to the float model than rounding alone; the same bytes for any number of threads and any batches; and what was stopped goes on where
+ * it was.
  */
 #include <math.h>
 #include <setjmp.h>
@@ -12,7 +13,8 @@
 
 #include <cmocka.h>
 
-#include "convert/calibrate.h"
+#include "base/mem.h"
+#include "convert/best.h"
 
 static char folder[] = "/tmp/test_best-XXXXXX";
 
@@ -277,6 +279,75 @@ static void test_resume(void **state)
     free(kept);
 }
 
+/* ---- batches ---- */
+
+#define WINDOWS 5
+#define WINDOW 50
+
+/* Both streams through all layers, and the sums for every layer's last linear, in batches of so many tokens; the outputs, values and sums end to end. Owned by the caller. */
+static float *run_streams(struct pm_conversion *c, size_t tokens, size_t *n_float)
+{
+    struct best b;
+    pm_error err = { 0 };
+    size_t last = PM_BEST_LINEARS - 1, n = 0;
+    const struct pm_desc *d = &c->plan.desc;
+    if (pm_best_open(&b, c, false, &err)) fail_msg("%s", err.msg);
+    assert_true(b.tokens >= tokens && b.parts == 1);
+    pm_best_batches(&b, tokens);
+    size_t n_x = WINDOWS * WINDOW * b.ld, n_v = WINDOWS * WINDOW * b.ld_first, k = d->layer[0].down.k;
+    float *out = calloc(2 * n_x + 2 * n_v + 2 * d->n_layer * k * pm_round_up(k, 16), sizeof *out);
+    for (uint32_t i = 0; i < d->n_layer; i++) {
+        struct pm_gptq g;
+        if (pm_best_enter(&b, i, &err) || pm_gptq_init(&g, &b.ops, k, true, 0, &err) || pm_best_collect(&b, &g, last, "", 0, &err)) fail_msg("%s", err.msg);
+        assert_true(b.passed);
+        memcpy(out + n, g.h, k * g.ld * sizeof *out);
+        memcpy(out + n + k * g.ld, g.g, k * g.ld * sizeof *out);
+        n += 2 * k * g.ld;
+        pm_gptq_free(&g);
+        pm_best_pass(&b, true);
+        pm_best_leave(&b);
+    }
+    const struct pm_spill *all[] = { &b.x, &b.xq, &b.first, &b.first_q };
+    for (int i = 0; i < 4; n += i < 2 ? n_x : n_v, i++)
+        if (all[i]->data) memcpy(out + n, all[i]->data, (i < 2 ? n_x : n_v) * sizeof *out);
+    pm_best_close(&b);
+    *n_float = n;
+    return out;
+}
+
+/* A layer that is wide takes a part of a window at once: recurrent layers go on where the part before ended, attention sees the keys before it. */
+static void test_parts(void **state)
+{
+    (void)state;
+    const char *const models[] = { "rwkv7-fla", "rwkv7-native", "qwen2-bias" };
+    for (size_t m = 0; m < 3; m++) {
+        char source[512];
+        pm_error err = { 0 };
+        snprintf(source, sizeof source, "%s/%s", GOLDEN, models[m]);
+        const pm_convert_params p = { .source = source, .output = path_of("out") };
+        struct pm_conversion c = { .params = &p };
+        int32_t ids[WINDOWS * WINDOW];
+        if (pm_dtype_parse("w4a16_g32", &c.dtype, &err) || pm_source_open(&c.source, source, false, &err) || pm_pool_create(2, 0, &c.pool, &err) ||
+            pm_family_find(c.source.config, &c.family, &err) || c.family->describe(&c.source, &c.plan, &err)) fail_msg("%s: %s", models[m], err.msg);
+        pm_dtype_apply(&c.plan.desc, &c.dtype, true, false);
+        for (size_t i = 0; i < WINDOWS * WINDOW; i++) ids[i] = (int32_t)(i * i * 7 % c.plan.desc.n_vocab);
+        c.calibration = (struct pm_calibration){ .ids = ids, .n_window = WINDOWS, .window = WINDOW };
+        const size_t sizes[] = { 2 * WINDOW, WINDOW, WINDOW - 1, 17, 16, 1 };     /* the last parts of a window are shorter, or there are none for some numbers */
+        size_t n, n_want;
+        float *want = run_streams(&c, 5 * WINDOW, &n_want);
+        for (size_t s = 0; s < sizeof sizes / sizeof *sizes; s++) {
+            float *got = run_streams(&c, sizes[s], &n);
+            assert_int_equal(n, n_want);
+            if (memcmp(got, want, n * sizeof *got)) fail_msg("%s: batches of %zu tokens differ from whole windows", models[m], sizes[s]);
+            free(got);
+        }
+        free(want);
+        pm_plan_free(&c.plan);
+        pm_source_close(&c.source);
+        pm_pool_free(c.pool);
+    }
+}
+
 static int make_folder(void **state)
 {
     (void)state;
@@ -295,6 +366,7 @@ static int drop_folder(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = { cmocka_unit_test(test_better), cmocka_unit_test(test_threads), cmocka_unit_test(test_resume), cmocka_unit_test(test_resume_other_blocks), cmocka_unit_test(test_forged) };
+    const struct CMUnitTest tests[] = { cmocka_unit_test(test_better), cmocka_unit_test(test_threads), cmocka_unit_test(test_resume), cmocka_unit_test(test_resume_other_blocks), cmocka_unit_test(test_forged),
+                                       cmocka_unit_test(test_parts) };
     return cmocka_run_group_tests(tests, make_folder, drop_folder);
 }
