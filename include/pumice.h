@@ -342,7 +342,8 @@ typedef enum pm_rotate { PM_ROTATE_AUTO = 0, PM_ROTATE_ON = 1, PM_ROTATE_OFF = 2
 
 /* Called in the calling thread. stage: what is being done ("convert"); tensor: its name in the file; done of total bytes of the output. Return non-zero
    to stop: PM_ABORTED, nothing is left behind but, with quality best, the
-   finished layers in OUTPUT.partial, from which the same call goes on; there done and total are units of work. */
+   finished layers in OUTPUT.partial, from which the same call goes on; there done and total are units of this call's work, and
+   total shrinks with each layer that it finds finished. */
 typedef int (*pm_progress_fn)(void *user, const char *stage, const char *tensor, uint64_t done, uint64_t total);
 
 /* FAST: each weight is rounded by itself, with the best scales. BEST: integer weights are chosen with calibration, so that later weights make up for the rounding of earlier

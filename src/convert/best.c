@@ -155,9 +155,8 @@ static pm_status quantise_layer(struct best *b, uint32_t layer, pm_error *err)
     uint64_t tokens = b->cal.n_window * b->cal.window;
     pm_status st = PM_OK;
     if (pm_best_take_back(b, err)) {
-        uint64_t work = 0;
-        for (size_t i = 0; i < PM_BEST_LINEARS; i++) work += pm_best_linear_work(b->one.layer, i, tokens);
-        return pm_best_advance(b, "", work, err);
+        for (size_t i = 0; i < PM_BEST_LINEARS; i++) b->total -= pm_best_linear_work(b->one.layer, i, tokens);    /* not this run's: it would promise the same speed for the rest */
+        return pm_best_advance(b, "", 0, err);
     }
     for (size_t i = 0; i < PM_BEST_LINEARS && !st; i++) {
         b->err2[i] = b->sum2[i] = 0;

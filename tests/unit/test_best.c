@@ -21,7 +21,7 @@ static char folder[] = "/tmp/test_best-XXXXXX";
 struct watch {
     const char *stop_at;    /* tensor at which to stop, or NULL */
     int n_first;            /* calls for tensors of layer 0 */
-    uint64_t last;
+    uint64_t total;         /* at the last call */
     bool fell;              /* progress went backwards, or beyond its end */
 };
 
@@ -30,7 +30,7 @@ static int on_progress(void *user, const char *stage, const char *tensor, uint64
     (void)stage;
     struct watch *w = user;
     if (strncmp(tensor, "layers.0.", 9) == 0) w->n_first++;
-    w->last = done;
+    w->total = total;
     w->fell = w->fell || done > total;
     return w->stop_at && strcmp(tensor, w->stop_at) == 0;
 }
@@ -244,7 +244,8 @@ static void test_resume(void **state)
     (void)state;
     pm_error err = { 0 };
     size_t len;
-    must("smollm2", "whole", "w4a16", PM_QUALITY_BEST, 2);
+    struct watch all = { 0 };
+    assert_int_equal(convert("smollm2", "whole", "w4a16", PM_QUALITY_BEST, 2, &all, &err), PM_OK);
     assert_int_not_equal(access(path_of("whole.partial"), F_OK), 0);
     /* stopped in the first layer: nothing is left behind */
     struct watch w = { .stop_at = "layers.0.attn.o" };
@@ -261,6 +262,7 @@ static void test_resume(void **state)
     assert_int_equal(convert("smollm2", "out", "w4a16", PM_QUALITY_BEST, 1, &w, &err), PM_OK);
     assert_int_equal(w.n_first, 0);
     assert_false(w.fell);
+    assert_true(w.total < all.total);       /* what is done already is no part of this run */
     assert_true(same_files("out", "whole"));
     assert_int_not_equal(access(path_of("out.partial"), F_OK), 0);
     /* damaged, cut, or of another conversion: made again, and the result is right */
