@@ -112,7 +112,7 @@ static void note(struct pm_pool *p, int worker, uint64_t begin, size_t chunks)
 
 /* A worker must be much slower than the mean to be treated as a little core: noise must not look like one. */
 #define SLOW 0.6
-#define LEARN_EVERY 8       /* jobs */
+#define LEARN_EVERY 7       /* jobs: no divisor of what a layer has, so that all kinds come by */
 
 static bool is_slow(const double *portion, int n_threads, int i)
 {
@@ -160,13 +160,18 @@ size_t pm_pool_take(const size_t *left, const double *portion, int n_threads, in
     return pm_min_size(size, fair / align * align);
 }
 
-/* A quarter of what is new, so that a worker that lost its CPU once is not thought slow. */
+/* A quarter of what is new, so that a worker that lost its CPU once is not thought slow. Of one that did nothing, nothing is known: all drift towards equal parts, until it has a unit again. */
 void pm_pool_learn(double *portion, const struct pm_pace *pace, int n_threads)
 {
     double sum = 0, rate[PM_MAX_THREADS];
+    bool all = true;
     for (int i = 0; i < n_threads; i++) {
-        if (!pace[i].units || !pace[i].ns) return;
-        sum += rate[i] = (double)pace[i].units / (double)pace[i].ns;
+        all = all && pace[i].units && pace[i].ns;
+        if (all) sum += rate[i] = (double)pace[i].units / (double)pace[i].ns;
+    }
+    if (!all) {
+        for (int i = 0; i < n_threads; i++) portion[i] += (1.0 / n_threads - portion[i]) / 32;
+        return;
     }
     for (int i = 0; i < n_threads; i++) portion[i] += (rate[i] / sum - portion[i]) * 0.25;
 }
@@ -192,7 +197,7 @@ static bool take(struct pm_pool *p, int worker, uint32_t job, bool whatever, siz
             if (i == 0 && left[at] && !is_slow(portion, p->n_threads, worker)) break;
         }
         *size = pm_pool_take(left, portion, p->n_threads, worker, align, &from);
-        if (!*size && whatever) *size = left[from];
+        if (!*size && whatever) *size = pm_min_size(left[from], align);
         if (!*size) return false;
         if (!asked) *size = 1;
         size_t begin = begin_of(word[from]), end = end_of(word[from]);

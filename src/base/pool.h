@@ -1,6 +1,6 @@
 /*
  * The thread pool. The caller is worker 0; the others wait in a bounded spin, then in a futex.
- * Work is handed out in pieces by one atomic word, so big and little cores balance themselves, and a job waits for its pieces, not for threads.
+ * Every worker has a range of the work in an atomic word of its own and helps the others when it is done, so big and little cores balance themselves; a job waits for its pieces, not for threads.
  */
 #ifndef PM_BASE_POOL_H
 #define PM_BASE_POOL_H
@@ -37,7 +37,7 @@ void pm_pool_split(struct pm_pool *pool, pm_pool_range_fn fn, void *ctx, size_t 
  */
 void pm_pool_divide(size_t n, size_t align, const double *portion, int n_threads, size_t *end);
 size_t pm_pool_take(const size_t *left, const double *portion, int n_threads, int self, size_t align, int *from);
-/* Moves portions [n_threads] towards what each worker did in a job; nothing if one of them did nothing. */
+/* Moves portions [n_threads] towards what each worker did in a job, or, if one of them did nothing, a little towards equal parts. */
 struct pm_pace { size_t units; uint64_t ns; };
 void pm_pool_learn(double *portion, const struct pm_pace *pace, int n_threads);
 

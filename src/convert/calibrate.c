@@ -160,15 +160,17 @@ static pm_status cut(struct pm_calibration *cal, const struct reader *r, pm_erro
     size_t lead = probe.n && d->bos_id >= 0 && probe.id[0] == d->bos_id ? 1 : 0;
     free(probe.id);
     cal->window = pm_min_size(PM_CALIBRATE_WINDOW, pm_max_size(d->n_ctx_max, 2));
-    size_t have = r->ids.n / (cal->window - lead), want = pm_max_size(1, pm_min_size(have, PM_CALIBRATE_MOST / cal->window));
+    const struct pm_dtype_choice *dtype = &r->c->dtype;
+    size_t most = dtype->type == PM_W_W4 && dtype->group && dtype->group <= 64 ? PM_CALIBRATE_SMALL : PM_CALIBRATE_MOST;
+    size_t have = r->ids.n / (cal->window - lead), want = pm_max_size(1, pm_min_size(have, most / cal->window));
     if (!have) return pm_fail(err, PM_ERR_FORMAT, "the calibration text is shorter than one window of %zu tokens", cal->window);
     cal->ids = pm_calloc(want, cal->window * sizeof *cal->ids, err);
     if (!cal->ids) return PM_ERR_MEMORY;
     cal->n_window = want;
     for (size_t i = 0; i < want; i++) {
-        int32_t *to = cal->ids + i * cal->window;
-        if (lead) to[0] = d->bos_id;
-        memcpy(to + lead, r->ids.id + i * have / want * (cal->window - lead), (cal->window - lead) * sizeof *to);
+        int32_t *row = cal->ids + i * cal->window;
+        if (lead) row[0] = d->bos_id;
+        memcpy(row + lead, r->ids.id + i * have / want * (cal->window - lead), (cal->window - lead) * sizeof *row);
     }
     for (size_t i = 0; i < want * cal->window; i++)
         if (cal->ids[i] < 0 || (uint32_t)cal->ids[i] >= d->n_vocab) return pm_fail(err, PM_ERR_MISMATCH, "the tokenizer gives id %d, but the model has %u", cal->ids[i], d->n_vocab);

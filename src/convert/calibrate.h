@@ -9,6 +9,7 @@
 #define PM_CALIBRATE_WINDOW 512         /* tokens of a window; windows do not see each other */
 #define PM_CALIBRATE_LEAST 2048         /* tokens that a text must have */
 #define PM_CALIBRATE_MOST ((size_t)49152)   /* tokens that are used */
+#define PM_CALIBRATE_SMALL ((size_t)65536)  /* the same for four bits in groups of 64 columns and less: more scales to be found, more freedom to follow the text too closely */
 
 struct pm_conversion;
 

@@ -295,7 +295,6 @@ static bool same_order(const int32_t *a, const int32_t *b, size_t n)
     return a == b || (a && b && memcmp(a, b, n * sizeof *a) == 0);
 }
 
-/* Where a row is one group, any order will do. */
 enum pm_coded pm_parts_coded(const struct pm_parts *p, struct pm_code_shape *shape)
 {
     struct pm_code_shape all = { .lo = INT32_MAX, .hi = INT32_MIN }, one;
@@ -309,7 +308,6 @@ enum pm_coded pm_parts_coded(const struct pm_parts *p, struct pm_code_shape *sha
         all.run = all.run ? pm_common_divisor(all.run, one.run) : one.run;
         if (one.lo < all.lo) all.lo = one.lo;
         if (one.hi > all.hi) all.hi = one.hi;
-        if (one.run == w->tensor->cols) continue;
         if (grouped++) same &= same_order(all.order, one.order, w->tensor->cols);
         else all.order = one.order;
     }

@@ -446,7 +446,12 @@ pm_status pm_ready_bind(struct pm_source *s, pm_error *err)
         st = bind(&(struct module){ s, i, base }, &r, err);
         found++;
     }
-    if (!st && !found) st = pm_fail(err, PM_ERR_MISMATCH, "%s: field \"quant_method\" is \"%s\", but no tensor is packed that way", r.what, r.name);
+    if (!st && !found && s->quantize) {     /* a file of AutoGPTQ's beside floats: it says nothing about them */
+        s->ready = false;
+        s->format = "safetensors";
+    } else if (!st && !found) {
+        st = pm_fail(err, PM_ERR_MISMATCH, "%s: field \"quant_method\" is \"%s\", but no tensor is packed that way", r.what, r.name);
+    }
     if (!st && r.method == COMPRESSED) skip_activations(s);
     return st;
 }

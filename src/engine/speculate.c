@@ -11,6 +11,8 @@
 #define FIRST_DRAFT 4
 #define MAY_LOSE 0.015      /* of the time */
 #define MAY_SPEND 4         /* steps of what was won */
+#define MEASURE_AFTER 16    /* drafts in a row: how long does a plain step take now? */
+#define HICCUP 4            /* times what it took before: somebody else's doing */
 
 pm_status pm_draft_begin(struct pm_draft *d, pm_session *s, size_t max, pm_error *err)
 {
@@ -38,7 +40,7 @@ static void propose(struct pm_draft *d, const pm_session *s, size_t left)
 {
     size_t n = s->n + 1, room = s->n_ctx - n;
     d->n = d->at = 0;
-    if (!d->max || !d->step || d->won < -MAY_LOSE * d->total) return;
+    if (!d->max || !d->step || d->in_row >= MEASURE_AFTER || d->won < -MAY_LOSE * d->total) return;
     size_t max = pm_min_size(pm_min_size(d->length, d->max), pm_min_size(left, room));
     for (size_t len = LONGEST_MATCH; len >= SHORTEST_MATCH && !d->n && max; len--)
         if (n > len) d->n = lookup(s->ids, n, len, max, d->id);
@@ -49,12 +51,15 @@ static void propose(struct pm_draft *d, const pm_session *s, size_t left)
 static void learn(struct pm_draft *d)
 {
     if (!d->n) return;
+    double took = d->draft > 0 && d->took > HICCUP * d->draft ? HICCUP * d->draft : d->took;
+    d->draft += d->draft > 0 ? (took - d->draft) / 8 : took;
+    d->in_row++;
     d->n_accepted += d->at;
     if (d->at == d->n) d->length = pm_min_size(2 * d->length, PM_DRAFT_MAX);
     else d->length = pm_max_size(2, d->at + 1);
-    d->won += (double)(1 + d->at) * d->step - d->took;
+    d->won += (double)(1 + d->at) * d->step - took;
     if (d->won > MAY_SPEND * d->step) d->won = MAY_SPEND * d->step;
-    d->total += d->took;
+    d->total += took;
     d->n = d->at = 0;
 }
 
@@ -63,8 +68,10 @@ static pm_status plain_step(struct pm_draft *d, pm_session *s, int32_t id, pm_er
     double begin = s->engine->clock();
     pm_status st = pm_session_feed(s, &id, 1, err);
     double took = s->engine->clock() - begin;
-    d->step = d->step > 0 ? d->step + (took - d->step) / 8 : took;
+    if (d->step > 0 && took > HICCUP * d->step) took = HICCUP * d->step;
+    d->step += d->step <= 0 ? took : took < d->step ? (took - d->step) / 2 : (took - d->step) / 8;      /* the first may have been a hiccup too */
     d->total += took;
+    d->in_row = 0;
     return st;
 }
 

@@ -4,7 +4,8 @@
  * random sampling alike (Saxena, Prompt lookup decoding, 2023, is the idea; there the acceptance is statistical).
  *
  * It looks after itself: drafts grow while they are accepted, and it keeps account of what they won against plain steps, by the clock. Once it has lost 1.5 % of the time it drafts no more
- * until enough plain steps have followed. What it has won it may lose again up to four steps.
+ * until enough plain steps have followed. What it has won it may lose again up to four steps. A step that took much longer than those of its kind before it counts as four of them, and after sixteen
+ * drafts a plain step is measured again.
  */
 #ifndef PM_ENGINE_SPECULATE_H
 #define PM_ENGINE_SPECULATE_H
@@ -19,7 +20,8 @@ struct pm_draft {
     int32_t id[PM_DRAFT_MAX];
     size_t n, at;                   /* drafted; accepted so far */
     size_t n_drafted, n_accepted;   /* in all */
-    double step, took;              /* seconds: a plain step, as of late; the last draft */
+    size_t in_row;                  /* drafts since the last plain step */
+    double step, draft, took;       /* seconds: a plain step and a step with a draft, as of late; the last draft */
     double won, total;              /* seconds that drafts saved, less those they cost; all steps */
 };
 

@@ -403,8 +403,8 @@ static const struct lie lies[] = {
 
 static void drop_edited(void)
 {
-    static const char *const files[] = { "config.json", "tokenizer.json", "model.safetensors" };
-    for (size_t i = 0; i < 3; i++) {
+    static const char *const files[] = { "config.json", "tokenizer.json", "model.safetensors", "quantize_config.json" };
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         char path[128];
         snprintf(path, sizeof path, "%s/%s", edited, files[i]);
         unlink(path);
@@ -559,6 +559,14 @@ static void test_family_factor(void **state)
     drop_edited();
 }
 
+/* q has a scale per row, and so no order; k and v have one. */
+static void test_mixed(void **state)
+{
+    (void)state;
+    pm_convert_params p = params(golden("ct-order-mixed"));
+    refused(&p, "others of layers.0.attn.qkv have their groups of columns in different orders");
+}
+
 /* Neither tensors without their config, which the lies have, nor a config without its tensors. */
 static void test_no_tensors(void **state)
 {
@@ -574,6 +582,14 @@ static void test_no_tensors(void **state)
     refused(&p, "\"quant_method\" is \"gptq\", but no tensor is packed that way");
     drop_edited();
     free(text);
+    /* AutoGPTQ's file beside floats is left over from something else */
+    assert_int_equal(mkdir(edited, 0755), 0);
+    copy_edited(edited, "llama-gqa", "{", "{");
+    spill(edited, "quantize_config.json", (struct blob){ (uint8_t *)"{\"bits\": 4, \"group_size\": 128}", 30 });
+    spill(edited, "config.json", none);
+    convert(&p);
+    unlink(p.output);
+    drop_edited();
     free(none.data);
     json_decref(c);
 }
@@ -596,7 +612,7 @@ static int drop_scratch(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = { cmocka_unit_test(test_exact), cmocka_unit_test(test_requantize), cmocka_unit_test(test_other_dtypes), cmocka_unit_test(test_lies),
-                                        cmocka_unit_test(test_family_factor), cmocka_unit_test(test_no_tensors), cmocka_unit_test(test_spellings),
+                                        cmocka_unit_test(test_family_factor), cmocka_unit_test(test_mixed), cmocka_unit_test(test_no_tensors), cmocka_unit_test(test_spellings),
                                         cmocka_unit_test(test_quantize_config), cmocka_unit_test(test_q8_0) };
     return cmocka_run_group_tests(tests, make_scratch, drop_scratch);
 }

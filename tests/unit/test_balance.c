@@ -1,6 +1,6 @@
 /*
  * Big and little cores under one pool, simulated: its decisions are the real ones, time is counted. Cores of speed 3 and 1 (each off by up to 5 %, another draw per job) share the panels
- * of every linear of a forward pass, and the pool, which knows nothing at first, learns from every eighth job; a step must not spend more than 5 % of its time waiting for little cores while
+ * of every linear of a forward pass, and the pool, which knows nothing at first, learns from every seventh job; a step must not spend more than 5 % of its time waiting for little cores while
  * all big ones stand still. Prints that share, and what is lost against a division without remainder, which also counts big cores that wait for each other.
  *
  * Not simulated: memory that cores share, wake-ups, attention.
@@ -18,7 +18,7 @@
 #define MAX_CORES 8
 #define UNIT_NS 10000.0         /* a panel on a core of speed 1 */
 #define ROUNDS 20
-#define LEARN_EVERY 8
+#define LEARN_EVERY 7
 
 struct cores { const char *name; int n, n_big; };
 struct model { const char *name; size_t d, kv, ff, n_layer; };
@@ -99,6 +99,9 @@ static void test_learning(void **state)
     double portion[2] = { 0.5, 0.5 };
     pm_pool_learn(portion, (struct pm_pace[]){ { 30, 100 }, { 0, 0 } }, 2);
     assert_true(portion[0] == 0.5 && portion[1] == 0.5);
+    double starved[2] = { 0.999, 0.001 };      /* once slow, and so without a unit since: it gets some again */
+    for (int i = 0; i < 50; i++) pm_pool_learn(starved, (struct pm_pace[]){ { 30, 100 }, { 0, 0 } }, 2);
+    assert_true(starved[1] > 0.3 && fabs(starved[0] + starved[1] - 1) < 1e-9);
     for (int i = 0; i < 50; i++) pm_pool_learn(portion, (struct pm_pace[]){ { 30, 100 }, { 10, 100 } }, 2);
     assert_true(fabs(portion[0] - 0.75) < 1e-4 && fabs(portion[1] - 0.25) < 1e-4);
     pm_pool_learn(portion, (struct pm_pace[]){ { 10, 100000 }, { 30, 100 } }, 2);

@@ -320,16 +320,14 @@ static void test_generate(void **state)
     pm_session_free(other);
 }
 
-/* Speculation changes nothing but the number of steps: same ids, same logits and hidden state at the end, for greedy and random sampling, with penalties, in a model that
-   loops (greedy) and in one that does not, up to a full context. */
 /*
  * A clock under which a plain step takes a second and a step with drafts `draft_takes`: what it times is a plain step if the session has grown by one token meanwhile. Drafts are made as long as they
  * do not cost too much, so with the real clock it would depend on the machine how many there are.
  */
-static struct { pm_session *s; double now, draft_takes; size_t length; bool running; } simulated;
+static struct { pm_session *s; double now, draft_takes; size_t length, steps, slow_step; bool running; } simulated;    /* slow_step: one that takes 60 times longer; 0 = none */
 static double simulated_clock(void)
 {
-    if (simulated.running) simulated.now += pm_session_length(simulated.s) - simulated.length == 1 ? 1 : simulated.draft_takes;
+    if (simulated.running) simulated.now += (pm_session_length(simulated.s) - simulated.length == 1 ? 1 : simulated.draft_takes) * (++simulated.steps == simulated.slow_step ? 60 : 1);
     simulated.running = !simulated.running;
     simulated.length = pm_session_length(simulated.s);
     return simulated.now;
@@ -339,11 +337,14 @@ static void simulate_clock(pm_session *s, double draft_takes)
 {
     simulated.s = s;
     simulated.now = 0;
+    simulated.steps = simulated.slow_step = 0;
     simulated.draft_takes = draft_takes;
     simulated.running = false;
     s->engine->clock = simulated_clock;
 }
 
+/* Speculation changes nothing but the number of steps: same ids, same logits and hidden state at the end, for greedy and random sampling, with penalties, in a model that
+   loops (greedy) and in one that does not, up to a full context. */
 static void test_speculate(void **state)
 {
     (void)state;
@@ -396,6 +397,26 @@ static void test_dear_speculation(void **state)
             assert_true(r.n_drafted > 0);
             pm_session_free(s);
         }
+    /* a step that somebody else made slow, plain or with a draft, does not turn it off for good, nor make it blind */
+    for (int dear = 0; dear < 2; dear++) {
+        static const size_t at[] = { 0, 1, 2, 30, 31, 32, 33, 34 };
+        double quiet = 0;
+        for (size_t i = 0; i < sizeof at / sizeof *at; i++) {
+            size_t slow = at[i];
+            static struct text text;
+            pm_generate_result r;
+            pm_session *s = open_session(260, 0);
+            pm_generate_params p = { .max_tokens = 230, .ignore_eos = true, .keep_special = true, .speculate = 15 };
+            text.stop_after = 0;
+            simulate_clock(s, dear ? 6 : 1.3);
+            simulated.slow_step = slow;
+            assert_int_equal(generate(p, &text, &r, s), PM_OK);
+            if (!slow) quiet = simulated.now;
+            print_message("a draft takes %.1f steps, step %2zu is slow: %5.1f steps\n", simulated.draft_takes, slow, simulated.now);
+            assert_true(simulated.now <= quiet + 60 * simulated.draft_takes + 0.12 * quiet);
+            pm_session_free(s);
+        }
+    }
     engine->clock = pm_seconds;
 }
 
