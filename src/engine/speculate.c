@@ -65,6 +65,7 @@ static void learn(struct pm_draft *d)
 
 static pm_status plain_step(struct pm_draft *d, pm_session *s, int32_t id, pm_error *err)
 {
+    if (!d->max) return pm_session_feed(s, &id, 1, err);
     double begin = s->engine->clock();
     pm_status st = pm_session_feed(s, &id, 1, err);
     double took = s->engine->clock() - begin;
