@@ -40,7 +40,7 @@ static void propose(struct pm_draft *d, const pm_session *s, size_t left)
 {
     size_t n = s->n + 1, room = s->n_ctx - n;
     d->n = d->at = 0;
-    if (!d->max || !d->step || d->in_row >= MEASURE_AFTER || d->won < -MAY_LOSE * d->total) return;
+    if (!d->max || d->step <= 0 || d->in_row >= MEASURE_AFTER || d->won < -MAY_LOSE * d->total) return;
     size_t max = pm_min_size(pm_min_size(d->length, d->max), pm_min_size(left, room));
     for (size_t len = LONGEST_MATCH; len >= SHORTEST_MATCH && !d->n && max; len--)
         if (n > len) d->n = lookup(s->ids, n, len, max, d->id);
